@@ -1,0 +1,28 @@
+"""How a story is learned, and how one knows that it was: fitting, posteriors, checks, runs."""
+
+from ppl_gen.inference.arviz import to_arviz
+from ppl_gen.inference.checks import check
+from ppl_gen.inference.disk import load
+from ppl_gen.inference.evidence import Evidence, khat_threshold, log_evidence, pareto_khat
+from ppl_gen.inference.fit import fit
+from ppl_gen.inference.history import Epoch, History
+from ppl_gen.inference.run import Run
+from ppl_gen.inference.settings import Settings
+from ppl_gen.inference.verdict import Finding, Verdict
+
+__all__ = [
+    "Epoch",
+    "Evidence",
+    "Finding",
+    "History",
+    "Run",
+    "Settings",
+    "Verdict",
+    "check",
+    "fit",
+    "khat_threshold",
+    "load",
+    "log_evidence",
+    "pareto_khat",
+    "to_arviz",
+]

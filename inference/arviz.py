@@ -1,0 +1,301 @@
+"""From a fitted model and guide to ArviZ: an ``xarray.DataTree`` in its schema."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppl_gen.data import Dataset, Part
+from ppl_gen.errors import DataError
+from ppl_gen.inference.pair import Pair, Program
+from ppl_gen.inference.passes import MEMORY, Draws, Sampler, plan, row_slices
+from ppl_gen.inference.seeds import seeded
+from ppl_gen.inference.sinks import Sink, sink_for
+from ppl_gen.inference.structure import Batch, Site, Structure, examine
+
+if TYPE_CHECKING:
+    from xarray import DataTree
+
+GROUPS = (
+    "posterior",
+    "posterior_predictive",
+    "log_likelihood",
+    "sample_stats",
+    "prior",
+    "prior_predictive",
+    "observed_data",
+)
+
+
+def to_arviz(
+    model: Program,
+    guide: Program,
+    data: Any = (),
+    *,
+    draws: int = 1000,
+    kwargs: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    **options: Any,
+) -> DataTree:
+    """Turn a fitted Pyro model and guide into what ArviZ takes.
+
+    Works on any pair, fitted by whatever means; parameters are those in the modules and in Pyro's
+    parameter store as they are now, and stay so::
+
+        svi = SVI(model, guide, Adam({"lr": 0.01}), Trace_ELBO())
+        ...
+        tree = ppl_gen.to_arviz(model, guide, data)
+        az.summary(tree)
+
+    Groups: ``posterior``, ``posterior_predictive``, ``prior``, ``prior_predictive``,
+    ``log_likelihood``, ``observed_data``, and ``sample_stats`` with ``log_p`` and ``log_q``, the
+    log-densities of every draw under model and guide. Draws have dimensions ``(chain, draw)``, one
+    chain; plates give the others their names; what belongs to one value is ``z_dim_0`` and so on.
+    Sites enumerated in the model are drawn from their exact posterior given the rest, and
+    ``log_likelihood`` has them summed out.
+
+    Args:
+        model: The model.
+        guide: Its fitted guide.
+        data: What both are called with: a tensor, or a tuple of arguments.
+        draws: Draws of the guide.
+        kwargs: Further arguments of both.
+        out: A path ending in ``.nc`` or ``.zarr``. Written in chunks, so that the tree need not
+            fit in memory; what is returned then reads from it.
+        **options: ``seed`` (of the draws, 0); ``groups`` (a choice of the above); ``prior_draws``
+            (100, or ``draws`` if fewer); ``coords`` (labels for dimensions, by name);
+            ``memory`` (bytes a pass may take, 64 MiB).
+
+    Raises:
+        StoryError: If the programs do not fit each other or the data.
+        DataError: If ``out`` ends otherwise, a group is unknown, or a label's length is wrong.
+    """
+    pair = Pair((model, guide), model, guide, borrowed=True)
+    batch = _arguments(data)
+    size = len(batch[0]) if batch and isinstance(batch[0], Tensor) and batch[0].dim() else 1
+    given = dict(kwargs or {})
+    seed = options.pop("seed", 0)
+    with pair.evaluating(), seeded(seed):
+        structure = examine(pair, _example(batch, size), size, size, given)
+        return pair_to_arviz(
+            pair, structure, batch, draws=draws, kwargs=given, out=out, seed=seed, **options
+        )
+
+
+def pair_to_arviz(
+    pair: Pair,
+    structure: Structure,
+    batch: Batch,
+    *,
+    draws: int,
+    kwargs: Mapping[str, Any],
+    out: str | Path | None = None,
+    seed: int = 0,
+    groups: Collection[str] = GROUPS,
+    prior_draws: int | None = None,
+    coords: Mapping[str, Any] | None = None,
+    memory: int = MEMORY,
+) -> DataTree:
+    """As :func:`to_arviz`, for a pair whose structure is known and whose store is in force."""
+    if draws < 1:
+        raise DataError(f"draws must be at least 1, got {draws}")
+    for group in groups:
+        if group not in GROUPS:
+            raise DataError(f"groups must be among {', '.join(GROUPS)}, got {group!r}")
+    with seeded(seed):
+        sampler = Sampler(pair, structure, kwargs)
+        sink = sink_for(out)
+        try:
+            writer = _Writer(sink, structure, len(batch[0]) if batch else 1, dict(coords or {}))
+            _write_posterior(sampler, batch, draws, memory, set(groups), writer)
+            if {"prior", "prior_predictive"} & set(groups):
+                count = min(draws, 100) if prior_draws is None else prior_draws
+                _write_prior(sampler, batch, count, memory, set(groups), writer)
+            if "observed_data" in groups:
+                _write_observed(sampler, batch, writer)
+            attributes = {
+                "inference_library": "ppl-gen",
+                "inference_library_version": _version(),
+                "creation_library": "ppl-gen",
+            }
+            return sink.finish(attributes)
+        except BaseException:
+            sink.discard()
+            raise
+
+
+def _write_posterior(
+    sampler: Sampler, batch: Batch, draws: int, memory: int, groups: set[str], writer: _Writer
+) -> None:
+    predict = "posterior_predictive" in groups
+    rows, together = plan(sampler, batch, draws, memory, predict)
+    first = next(row_slices(sampler, batch, rows))
+    fixed = sampler.draw_globals(_part(batch, first), draws)
+    for part in row_slices(sampler, batch, rows):
+        for start in range(0, draws, together):
+            stop = min(draws, start + together)
+            held = {n: v[start:stop] for n, v in fixed.items()}
+            drawn = sampler.draw(_part(batch, part), stop - start, held, predict)
+            place = (slice(start, stop), part, draws, together, rows)
+            for group, values in _grouped(drawn, sampler.structure).items():
+                if group in groups:
+                    for name, value in values.items():
+                        writer.put(group, name, value, *place)
+
+
+def _grouped(drawn: Draws, structure: Structure) -> dict[str, dict[str, Tensor]]:
+    stats = {}
+    if structure.data_plates:
+        stats = {"log_p": drawn.log_p, "log_q": drawn.log_q}
+        if structure.has_globals:
+            stats["log_p_global"] = drawn.log_p_global
+            stats["log_q_global"] = drawn.log_q_global
+    else:
+        stats = {"log_p": drawn.log_p_global, "log_q": drawn.log_q_global}
+    return {
+        "posterior": drawn.latents,
+        "posterior_predictive": drawn.predicted,
+        "log_likelihood": drawn.log_likelihood,
+        "sample_stats": stats,
+    }
+
+
+def _write_prior(
+    sampler: Sampler, batch: Batch, draws: int, memory: int, groups: set[str], writer: _Writer
+) -> None:
+    rows, together = plan(sampler, batch, draws, memory, predict=True)
+    globals_kept: dict[int, dict[str, Tensor]] = {}
+    for part in row_slices(sampler, batch, rows):
+        for start in range(0, draws, together):
+            stop = min(draws, start + together)
+            latents, observed = sampler.draw_prior(_part(batch, part), stop - start)
+            kept = globals_kept.setdefault(start, {})
+            for name, value in latents.items():
+                if not sampler.structure.sites[name].local:
+                    latents[name] = kept.setdefault(name, value)
+            place = (slice(start, stop), part, draws, together, rows)
+            for group, values in (("prior", latents), ("prior_predictive", observed)):
+                if group in groups:
+                    for name, value in values.items():
+                        writer.put(group, name, value, *place)
+
+
+def _write_observed(sampler: Sampler, batch: Batch, writer: _Writer) -> None:
+    for name, value in sampler.observed(batch).items():
+        writer.put_observed(name, value)
+
+
+class _Writer:
+    """Knows the dimensions of every site, and hands pieces to a sink."""
+
+    def __init__(
+        self, sink: Sink, structure: Structure, size: int, coords: dict[str, Any]
+    ) -> None:
+        self.sink = sink
+        self.structure = structure
+        self.size = size
+        self.coords = coords
+        self.made: set[tuple[str, str]] = set()
+
+    def put(
+        self,
+        group: str,
+        name: str,
+        value: Tensor,
+        draws: slice,
+        rows: slice,
+        all_draws: int,
+        some_draws: int,
+        some_rows: int,
+    ) -> None:
+        """Write draws of a site, ``(S, *plates, *event)``, into their place."""
+        array = value.cpu().numpy()
+        dims = self._dims(name, group, array.ndim - 1)
+        shape, chunks, where = [1, all_draws], [1, some_draws], [slice(0, 1), draws]
+        for dim, size in zip(dims, array.shape[1:], strict=True):
+            streamed = dim in self.structure.data_plates and rows != slice(None)
+            shape.append(self.size if streamed else size)
+            chunks.append(min(some_rows, self.size) if streamed else size)
+            where.append(rows if streamed else slice(0, size))
+        self._create(group, name, ["chain", "draw", *dims], shape, array.dtype, chunks)
+        self.sink.write(group, name, tuple(where), array[None])
+
+    def put_observed(self, name: str, value: Tensor) -> None:
+        """Write observed values, ``(*plates, *event)``."""
+        array = value.cpu().numpy()
+        dims = self._dims(name, "observed_data", array.ndim)
+        shape = list(array.shape)
+        self._create("observed_data", name, dims, shape, array.dtype, [max(1, s) for s in shape])
+        self.sink.write("observed_data", name, (slice(None),) * array.ndim, array)
+
+    def _dims(self, name: str, group: str, count: int) -> list[str]:
+        site = self.structure.sites.get(name)
+        if site is None or group in ("log_likelihood", "sample_stats"):
+            return [self._data_plate()][:count]
+        plates = _batch_plates(site)
+        return [*plates, *(f"{name}_dim_{i}" for i in range(count - len(plates)))]
+
+    def _data_plate(self) -> str:
+        return next(
+            (p for s in self.structure.sites.values() for p in s.plates
+             if p in self.structure.data_plates),
+            "observations",
+        )  # fmt: skip
+
+    def _create(
+        self, group: str, name: str, dims: list[str], shape: list[int], dtype: Any, chunks: list[int]
+    ) -> None:
+        if (group, name) in self.made:
+            return
+        self.made.add((group, name))
+        self.sink.create(group, name, dims, shape, dtype, chunks)
+        for dim, size in zip(dims, shape, strict=True):
+            if (group, dim) in self.made:
+                continue
+            self.made.add((group, dim))
+            labels = np.asarray(self.coords.get(dim, np.arange(size)))
+            if len(labels) != size:
+                raise DataError(f"coords of {dim!r} must have {size} labels, got {len(labels)}")
+            self.sink.create(group, dim, [dim], [size], labels.dtype, [max(1, size)])
+            self.sink.write(group, dim, (slice(None),), labels)
+
+
+def _batch_plates(site: Site) -> tuple[str, ...]:
+    return site.plates
+
+
+def _arguments(data: Any) -> Batch:
+    if isinstance(data, Dataset):
+        data = data.train
+    if isinstance(data, Part):
+        return (data.fixed().x,)
+    arguments = data if isinstance(data, tuple) else (data,)
+    return tuple(torch.as_tensor(a) if isinstance(a, np.ndarray) else a for a in arguments)
+
+
+def _example(batch: Batch, size: int) -> Callable[[int], Batch]:
+    def example(rows: int) -> Batch:
+        return _part(batch, slice(0, rows), size)
+
+    return example
+
+
+def _part(batch: Batch, part: slice, size: int | None = None) -> Batch:
+    """Some rows of every tensor that has as many rows as the first."""
+    size = len(batch[0]) if size is None and batch else size
+    return tuple(
+        a[part] if isinstance(a, Tensor) and a.dim() and len(a) == size else a for a in batch
+    )
+
+
+def _version() -> str:
+    try:
+        return metadata.version("ppl-gen")
+    except metadata.PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,300 @@
+"""Runs on disk: safetensors, JSON and CSV in a directory; no code, no pickle.
+
+A directory is written under a temporary name beside its target and renamed when complete. The
+record ``run.json`` holds size and SHA-256 of the other files, so that a damaged run is noticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from ppl_gen.component import Component, from_configuration
+from ppl_gen.errors import PplGenError, RunError
+from ppl_gen.inference.history import History
+from ppl_gen.inference.pair import Pair, as_pair
+from ppl_gen.inference.seeds import seeded
+from ppl_gen.inference.settings import Settings
+from ppl_gen.inference.structure import Site, Structure, trace_nodes
+
+if TYPE_CHECKING:
+    from ppl_gen.inference.run import Run
+
+FORMAT = 1
+RECORD, WEIGHTS, HISTORY, VERDICT = "run.json", "weights.safetensors", "history.csv", "verdict.json"
+
+
+def check_target(path: Path, overwrite: bool) -> None:
+    """Refuse a place that a run cannot be saved to, before the work is done.
+
+    Raises:
+        RunError: If it exists and must not be replaced, or is not a run, or cannot be written.
+    """
+    if path.exists():
+        if path.is_dir() and not any(path.iterdir()):
+            return
+        if not (path / RECORD).is_file():
+            raise RunError(f"{str(path)!r} exists and is not a run: choose another directory")
+        if not overwrite:
+            raise RunError(
+                f"{str(path)!r} already holds a run: choose another directory, or allow it to be "
+                "replaced with overwrite (--overwrite)"
+            )
+    parent = path.parent
+    while not parent.exists():
+        parent = parent.parent
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise RunError(f"{str(parent)!r} cannot be written to: choose another directory")
+
+
+def save(run: Run, path: Path, overwrite: bool = False) -> Path:
+    """Write a run to a directory, whole or not at all.
+
+    Raises:
+        RunError: If the directory cannot be written, or holds something already.
+    """
+    check_target(path, overwrite)
+    with run.pair.active():
+        state = {k: v.contiguous().cpu() for k, v in run.pair.snapshot().items()}
+    files = {WEIGHTS: save_tensors(state), HISTORY: run.history.to_csv().encode()}
+    if run.verdict is not None:
+        files[VERDICT] = run.verdict.to_json().encode()
+    record = {
+        "format": FORMAT,
+        "story": run.configuration(),
+        "kwargs": {k: v for k, v in run.kwargs.items() if isinstance(v, bool | int | float | str)},
+        "settings": asdict(run.settings),
+        "data": asdict(run.data),
+        "structure": _plain_structure(run.structure),
+        "versions": run.versions,
+        "files": {name: _digest(content) for name, content in files.items()},
+    }
+    files[RECORD] = (json.dumps(record, indent=2) + "\n").encode()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace_directory(path, files)
+    except OSError as error:
+        raise RunError(f"the run cannot be written to {str(path)!r}: {error.strerror}") from error
+    return path
+
+
+def save_verdict(run: Run, path: Path) -> None:
+    """Put a new verdict into a run on disk, leaving the rest as it is."""
+    assert run.verdict is not None
+    content = run.verdict.to_json().encode()
+    record = _read_record(path)
+    record["files"][VERDICT] = _digest(content)
+    write_file(path / VERDICT, content)
+    write_file(path / RECORD, (json.dumps(record, indent=2) + "\n").encode())
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name and rename it, so that no half of it is ever seen.
+
+    Raises:
+        RunError: If it cannot be written.
+    """
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise RunError(f"{str(path)!r} cannot be written: {error.strerror}") from error
+
+
+def load(path: str | Path, story: Any = None, device: str = "cpu") -> Run:
+    """Read a run that :meth:`Run.save` wrote.
+
+    Nothing in the directory is ever run as code. A story of ppl-gen is rebuilt from its recorded
+    arguments; any other has to be given.
+
+    Args:
+        path: The directory.
+        story: The story, as it was given to ``fit``; needed unless it is one of ppl-gen's own.
+        device: Where to put the weights.
+
+    Raises:
+        RunError: If the run is missing, damaged or of another story; it says which field differs.
+    """
+    from ppl_gen.inference.run import DataRecord, Run
+    from ppl_gen.inference.verdict import Verdict
+
+    path = Path(path)
+    record = _read_record(path)
+    files = {name: _read_file(path, name, digest) for name, digest in record["files"].items()}
+    try:
+        data = DataRecord(
+            record["data"]["fingerprint"],
+            int(record["data"]["rows"]),
+            tuple((tuple(shape), str(dtype)) for shape, dtype in record["data"]["columns"]),
+            record["data"]["source"],
+        )
+        settings = Settings(**record["settings"])
+        structure = _read_structure(record["structure"])
+        state = load_tensors(files[WEIGHTS])
+        history = History.from_csv(files[HISTORY].decode())
+    except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
+        raise RunError(f"the run in {str(path)!r} cannot be read: {error}") from error
+    pair = _read_story(path, record["story"], story)
+    blank = data.blank(data.rows if structure.subsamples else 2, torch.device("cpu"))
+    with seeded(0), pair.active():
+        _take_over(pair, state, blank, record["kwargs"])
+    pair.to(torch.device(device))
+    pair.train(False)
+    run = Run(pair, structure, settings, history, data, record["kwargs"], record["versions"])
+    if VERDICT in files:
+        run.verdict = Verdict.from_json(files[VERDICT].decode())
+    return run
+
+
+def _take_over(
+    pair: Pair, state: Mapping[str, Tensor], blank: tuple[Tensor, ...], kwargs: dict[str, Any]
+) -> None:
+    """Load weights; programs that make their parameters when they run are run once before."""
+    if pair.state().keys() != state.keys():
+        try:
+            trace_nodes(pair, blank, kwargs)
+        except PplGenError as error:
+            raise RunError(f"the story cannot take the weights of the run: {error}") from error
+    pair.load_state(state)
+
+
+def _read_story(path: Path, recorded: dict[str, Any], given: Any) -> Pair:
+    if given is None:
+        if "class" in recorded:
+            return as_pair(from_configuration(recorded))
+        what = f"your file {recorded['file']!r}" if "file" in recorded else "a story of your own"
+        hint = f"--story {recorded['file']}" if "file" in recorded else "load(path, story=...)"
+        raise RunError(
+            f"the run in {str(path)!r} is of {what}, and a run holds no code: give it, {hint}"
+        )
+    pair = as_pair(given)
+    if isinstance(pair.story, Component) and "class" in recorded:
+        _compare_configurations(recorded, pair.story.configuration)
+    if pair.origin is not None and "sha256" in recorded:
+        if pair.origin["sha256"] != recorded["sha256"]:
+            import warnings
+
+            warnings.warn(
+                f"{pair.origin['file']!r} has changed since the run was fitted", stacklevel=3
+            )
+    return pair.fresh(warm_start=True)
+
+
+def _compare_configurations(recorded: Any, given: Any, where: str = "") -> None:
+    if isinstance(recorded, dict) and isinstance(given, dict):
+        for key in recorded.keys() | given.keys():
+            name = f"{where}.{key}" if where and key != "arguments" else (where or key)
+            _compare_configurations(recorded.get(key), given.get(key), name)
+    elif recorded != given:
+        raise RunError(
+            f"the run is of another story: {where.removeprefix('arguments.')} is {recorded!r} in "
+            f"the run and {given!r} in the story given"
+        )
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    if not path.is_dir():
+        raise RunError(f"there is no run at {str(path)!r}: check the path (a run is a directory)")
+    try:
+        record = json.loads((path / RECORD).read_text())
+    except FileNotFoundError:
+        raise RunError(f"{str(path)!r} is not a complete run: it has no {RECORD}") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise RunError(f"{RECORD} in {str(path)!r} is damaged: {error}") from error
+    expected = {"format", "story", "kwargs", "settings", "data", "structure", "versions", "files"}
+    missing = sorted(expected - record.keys()) if isinstance(record, dict) else sorted(expected)
+    if missing:
+        raise RunError(f"{RECORD} in {str(path)!r} lacks {', '.join(missing)}: it is damaged")
+    if record["format"] != FORMAT:
+        raise RunError(
+            f"the run in {str(path)!r} has format {record['format']!r}, this version of ppl-gen "
+            f"reads {FORMAT}: load it with the version that wrote it"
+        )
+    if not isinstance(record["files"], dict) or not record["files"].keys() >= {WEIGHTS, HISTORY}:
+        raise RunError(f"{RECORD} in {str(path)!r} does not list the files of a run")
+    return record
+
+
+def _read_file(path: Path, name: str, digest: Any) -> bytes:
+    if name not in (WEIGHTS, HISTORY, VERDICT):
+        raise RunError(f"{RECORD} in {str(path)!r} names a file that a run has not: {name!r}")
+    try:
+        content = (path / name).read_bytes()
+    except OSError as error:
+        raise RunError(f"{name} of the run in {str(path)!r} cannot be read: {error.strerror}") from error
+    if _digest(content) != digest:
+        size = digest.get("bytes") if isinstance(digest, dict) else None
+        how = (
+            f"it has {len(content)} bytes of {size}"
+            if size != len(content)
+            else "its content is not what was written"
+        )
+        raise RunError(f"{name} of the run in {str(path)!r} is damaged: {how}; fit it again")
+    return content
+
+
+def _digest(content: bytes) -> dict[str, Any]:
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _replace_directory(path: Path, files: Mapping[str, bytes]) -> None:
+    parent = path.parent
+    fresh = Path(tempfile.mkdtemp(dir=parent, prefix=f".{path.name}."))
+    try:
+        for name, content in files.items():
+            with open(fresh / name, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        fresh.chmod(0o755)
+        if not path.exists() or not any(path.iterdir()):
+            os.replace(fresh, path)
+            return
+        old = Path(tempfile.mkdtemp(dir=parent, prefix=f".{path.name}.replaced."))
+        os.replace(path, old)
+        try:
+            os.replace(fresh, path)
+        except OSError:
+            os.replace(old, path)
+            raise
+        shutil.rmtree(old)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _plain_structure(structure: Structure) -> dict[str, Any]:
+    plain = asdict(structure)
+    plain["sites"] = [asdict(site) for site in structure.sites.values()]
+    for name in ("batch_plates", "data_plates"):
+        plain[name] = sorted(plain[name])
+    return plain
+
+
+def _read_structure(plain: dict[str, Any]) -> Structure:
+    sites = {}
+    for site in plain["sites"]:
+        site = {**site, "plates": tuple(site["plates"]), "event_shape": tuple(site["event_shape"])}
+        sites[site["name"]] = Site(**site)
+    plates = {name: frozenset(plain[name]) for name in ("batch_plates", "data_plates")}
+    return Structure(**{**plain, **plates, "sites": sites})

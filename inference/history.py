@@ -1,0 +1,102 @@
+"""What happened during a fit: one record an epoch, as plain numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, replace
+
+from ppl_gen.errors import RunError
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the data. Figures are means per datum, in nats unless said.
+
+    Attributes:
+        epoch: Its number, from 1.
+        steps: Optimiser steps taken by its end, in all.
+        seconds: Wall time by its end.
+        learning_rate: At its end.
+        kl_weight: Factor on the KL term.
+        elbo: Evidence lower bound (training data, unweighted); NaN where a weight hides it.
+        reconstruction: Expected log-likelihood; NaN where latents are enumerated.
+        kl: Divergence of guide from prior.
+        bits_per_dim: Negative ELBO in bits per observed number.
+        valid_elbo, valid_reconstruction, valid_kl: The same on the validation data; NaN without.
+    """
+
+    epoch: int
+    steps: int
+    seconds: float
+    learning_rate: float
+    kl_weight: float
+    elbo: float
+    reconstruction: float
+    kl: float
+    bits_per_dim: float
+    valid_elbo: float = math.nan
+    valid_reconstruction: float = math.nan
+    valid_kl: float = math.nan
+
+
+@dataclass(frozen=True)
+class History:
+    """The epochs of a fit, in order.
+
+    ``history["elbo"]`` is one figure of every epoch, ``history[-1]`` the last epoch's record.
+    """
+
+    epochs: tuple[Epoch, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.epochs)
+
+    def __iter__(self) -> Iterator[Epoch]:
+        return iter(self.epochs)
+
+    def __getitem__(self, key: int | str) -> Epoch | list[float]:
+        if isinstance(key, int):
+            return self.epochs[key]
+        return [getattr(epoch, key) for epoch in self.epochs]
+
+    def column(self, name: str) -> list[float]:
+        """One figure of every epoch, by its name in :class:`Epoch`."""
+        return [getattr(epoch, name) for epoch in self.epochs]
+
+    def with_epoch(self, epoch: Epoch) -> History:
+        """The history with one more epoch."""
+        return replace(self, epochs=(*self.epochs, epoch))
+
+    def to_csv(self) -> str:
+        """A table with one row an epoch."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, [f.name for f in fields(Epoch)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(epoch) for epoch in self.epochs)
+        return text.getvalue()
+
+    @classmethod
+    def from_csv(cls, text: str) -> History:
+        """Read what :meth:`to_csv` wrote.
+
+        Raises:
+            RunError: If a column is missing or a cell is not a number.
+        """
+        whole = {"epoch", "steps"}
+        try:
+            return cls(
+                tuple(
+                    Epoch(
+                        **{
+                            f.name: (int if f.name in whole else float)(row[f.name])
+                            for f in fields(Epoch)
+                        }
+                    )
+                    for row in csv.DictReader(io.StringIO(text))
+                )
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"the history is not a table of epochs: {error}") from error

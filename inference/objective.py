@@ -1,0 +1,204 @@
+"""Which bound is climbed, chosen from the sites that were traced, and the terms it is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pyro import poutine
+from torch.distributions import kl_divergence
+from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
+from torch import Tensor
+
+from ppl_gen.errors import StoryError
+from ppl_gen.inference.pair import Pair
+from ppl_gen.inference.structure import Batch, Nodes, Structure, Weights
+
+
+class _Recording:
+    """Keep the traces of the last evaluation, so that its terms can be read off them."""
+
+    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
+        traces = super()._get_trace(model, guide, args, kwargs)  # type: ignore[misc]
+        self.traces.append(traces)
+        return traces
+
+    @property
+    def traces(self) -> list[Any]:
+        return self.__dict__.setdefault("_traces", [])
+
+
+class _Trace(_Recording, Trace_ELBO):
+    pass
+
+
+class _MeanField(_Recording, TraceMeanField_ELBO):
+    pass
+
+
+class _Enum(_Recording, TraceEnum_ELBO):
+    pass
+
+
+def choose_elbo(
+    pair: Pair,
+    structure: Structure,
+    batch: Batch,
+    kwargs: dict[str, Any],
+    particles: int = 1,
+    by_draws: bool = False,
+) -> ELBO:
+    """Choose the class of ELBO that the traced sites call for.
+
+    ``TraceEnum_ELBO`` where a site is marked for enumeration; ``TraceMeanField_ELBO``, whose KL is
+    analytic, where every latent is reparametrised, model and guide name them in the same order and
+    Pyro knows the divergence of one of them at least; ``Trace_ELBO`` otherwise, or if the KL is
+    asked for ``by_draws``.
+    """
+    if structure.enumerated:
+        return _Enum(num_particles=particles, max_plate_nesting=structure.nesting)
+    analytic = not by_draws and _has_analytic_kl(pair, structure, batch, kwargs)
+    return (_MeanField if analytic else _Trace)(num_particles=particles)
+
+
+def _has_analytic_kl(
+    pair: Pair, structure: Structure, batch: Batch, kwargs: dict[str, Any]
+) -> bool:
+    if not structure.same_order or isinstance(poutine.unwrap(pair.guide), poutine.messenger.Messenger):
+        return False
+    known = False
+    with torch.no_grad():
+        guide = poutine.trace(pair.guide).get_trace(*batch, **kwargs)
+        model = poutine.trace(poutine.replay(pair.model, trace=guide)).get_trace(*batch, **kwargs)
+    for site in structure.latents:
+        q, p = guide.nodes[site.name]["fn"], model.nodes[site.name]["fn"]
+        if not q.has_rsample:
+            return False
+        try:
+            kl_divergence(q, p)
+        except NotImplementedError:
+            continue
+        known = True
+    return known
+
+
+@dataclass(frozen=True)
+class Terms:
+    """One estimate of the bound, per datum, in nats.
+
+    Attributes:
+        loss: What is minimised; carries the gradient.
+        elbo: The bound itself, without weights and free bits; NaN if they hide it.
+        reconstruction: Expected log-likelihood of the observed sites; NaN where latents are
+            enumerated, which leaves no such split.
+    """
+
+    loss: Tensor
+    elbo: Tensor
+    reconstruction: Tensor
+
+    @property
+    def kl(self) -> Tensor:
+        """Divergence of the guide from the prior: reconstruction less ELBO."""
+        return self.reconstruction - self.elbo
+
+
+class Objective:
+    """The negative ELBO per datum of a pair, as a function of a batch.
+
+    Terms inside the data plate count for ``size`` observations whatever the batch, so that every
+    mini-batch estimates, without bias, the ELBO of the whole data set; dividing by ``size`` gives
+    nats per datum.
+
+    Args:
+        pair: The programs.
+        structure: Their sites and plates.
+        elbo: An estimator of Pyro's.
+        size: Number of observations the ELBO is of.
+        free_bits: Nats per datum below which the KL of a latent site costs nothing: each site's
+            mean over the batch counts as at least that (Kingma et al. 2016, appendix C.8,
+            https://arxiv.org/abs/1606.04934, with the sites as groups).
+
+    Raises:
+        StoryError: If free bits are asked for where latents are enumerated or not in the guide.
+    """
+
+    def __init__(
+        self, pair: Pair, structure: Structure, elbo: ELBO, size: int, free_bits: float = 0.0
+    ) -> None:
+        if free_bits and not isinstance(elbo, _Trace):
+            raise StoryError(
+                "free_bits needs the KL of every latent site, which "
+                f"{type(elbo).__name__.strip('_')} does not keep apart: leave it at 0"
+            )
+        self.pair = pair
+        self.structure = structure
+        self.elbo = elbo
+        self.size = size
+        self.free_bits = free_bits
+
+    def __call__(
+        self, batch: Batch, kwargs: dict[str, Any], kl_weight: float = 1.0
+    ) -> Terms:
+        """Estimate the terms on one batch."""
+        traces: list[Any] = getattr(self.elbo, "traces", [])
+        traces.clear()
+        total = self.elbo(*self.weighted(batch, kl_weight))(*batch, **kwargs)
+        if not isinstance(total, Tensor):
+            total = torch.tensor(float(total))
+        reconstruction = self._reconstruction(traces, total)
+        kl = (total.detach() + reconstruction) / kl_weight
+        elbo = reconstruction - kl if traces and not self.structure.enumerated else -total.detach()
+        if kl_weight != 1.0 and reconstruction.isnan():
+            elbo = torch.full_like(elbo, torch.nan)
+        if self.free_bits:
+            total = total + self._shortfall(traces, kl_weight)
+        traces.clear()
+        return Terms(total / self.size, elbo / self.size, reconstruction / self.size)
+
+    def weighted(self, batch: Batch, kl_weight: float) -> tuple[Any, Any]:
+        """Model and guide with the weights of data plate and KL term applied."""
+        factor = self.size / len(batch[0]) if self.structure.batch_plates else 1.0
+        if factor == 1.0 and kl_weight == 1.0:
+            return self.pair.model, self.pair.guide
+        weights = Weights(self.structure.batch_plates, factor, kl_weight)
+        return weights(self.pair.model), weights(self.pair.guide)
+
+    def _reconstruction(self, traces: list[Any], total: Tensor) -> Tensor:
+        if not traces or self.structure.enumerated:
+            return torch.full_like(total.detach(), torch.nan)
+        terms = [
+            node["log_prob_sum"]
+            for model, _ in traces
+            for node in model.nodes.values()
+            if node["type"] == "sample" and node["is_observed"]
+        ]
+        if not terms:
+            return torch.zeros_like(total.detach())
+        return torch.stack([torch.as_tensor(t).detach() for t in terms]).sum() / len(traces)
+
+    def _shortfall(self, traces: list[Any], kl_weight: float) -> Tensor:
+        lack = torch.zeros(())
+        for site in self.structure.latents:
+            kl = sum(
+                guide.nodes[site.name]["log_prob_sum"] - model.nodes[site.name]["log_prob_sum"]
+                for model, guide in traces
+            ) / len(traces)
+            lack = lack + torch.relu(kl_weight * self.free_bits * self.size - kl)
+        return lack
+
+
+def culprit(model: Nodes, guide: Nodes) -> str | None:
+    """Name the first site whose value or log-density is not finite, guide before model."""
+    for program, nodes in (("guide", guide), ("model", model)):
+        for name, node in nodes.items():
+            if not torch.as_tensor(node["value"]).isfinite().all():
+                return f"the value of site {name!r} in the {program}"
+            try:
+                log_prob = node["fn"].log_prob(node["value"])
+            except ValueError:
+                return f"the distribution of site {name!r} in the {program}"
+            if not log_prob.isfinite().all():
+                return f"the log-density of site {name!r} in the {program}"
+    return None

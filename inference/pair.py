@@ -1,0 +1,256 @@
+"""A model and its guide as one object: two programs, their parameters, a store of their own."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pyro
+import pyro.infer.autoguide as autoguides
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+from ppl_gen.component import Component
+from ppl_gen.errors import RunError, StoryError
+
+Program = Callable[..., Any]
+
+
+class Pair:
+    """A model and a guide, with the parameters of both.
+
+    Parameters live in modules, in Pyro's parameter store, or in both. Each pair has a store of its
+    own, in force only inside :meth:`active`, so that pairs with equal parameter names never meet
+    and the store outside stays as it was.
+
+    Args:
+        story: The object both programs belong to, if there is one, else the pair itself.
+        model: The generative program.
+        guide: The program of the approximate posterior.
+        borrowed: Whether to work in the store outside instead of an own one.
+        origin: Where the story comes from, if it was read from a file: its path and hash.
+    """
+
+    def __init__(
+        self,
+        story: Any,
+        model: Program,
+        guide: Program,
+        *,
+        borrowed: bool = False,
+        origin: dict[str, str] | None = None,
+    ) -> None:
+        self.story = story
+        self.origin = origin
+        self.model = model
+        self.guide = guide
+        self._store: dict[str, Any] = {"params": {}, "constraints": {}}
+        self._inside = borrowed
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Put this pair's parameter store in force, and the one outside back afterwards."""
+        if self._inside:
+            yield
+            return
+        store = pyro.get_param_store()
+        outside = store.get_state()
+        _swap_store(self._store)
+        self._inside = True
+        try:
+            yield
+        finally:
+            self._inside = False
+            self._store = store.get_state()  # type: ignore[assignment]
+            _swap_store(outside)
+
+    @contextmanager
+    def scratch(self) -> Iterator[None]:
+        """Try something out: new parameters and changed buffers are forgotten afterwards."""
+        with self.active(), torch.no_grad():
+            before = pyro.get_param_store().get_state()
+            buffers = [(b, b.clone()) for m in self.modules().values() for b in m.buffers()]
+            try:
+                yield
+            finally:
+                _swap_store(before)
+                for buffer, value in buffers:
+                    buffer.copy_(value)
+
+    def modules(self) -> dict[str, nn.Module]:
+        """The modules whose parameters and buffers belong to the pair, by name."""
+        if isinstance(self.story, nn.Module):
+            return {"story": self.story}
+        found: dict[str, nn.Module] = {}
+        for name, program in (("model", self.model), ("guide", self.guide)):
+            module = _owner(program)
+            if module is not None and all(module is not other for other in found.values()):
+                found[name] = module
+        return found
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Every unconstrained parameter that can be trained, by name, each once."""
+        found: dict[int, tuple[str, Tensor]] = {}
+        for prefix, module in self.modules().items():
+            for name, value in module.named_parameters():
+                found.setdefault(id(value), (f"{prefix}.{name}", value))
+        for name, value in self._params().items():
+            found.setdefault(id(value), (f"param.{name}", value))
+        return {name: value for name, value in found.values() if value.requires_grad}
+
+    def state(self) -> dict[str, Tensor]:
+        """Parameters and buffers by name: what has to be kept to have the fit again."""
+        state = {
+            f"{prefix}.{name}": value.detach()
+            for prefix, module in self.modules().items()
+            for name, value in module.state_dict().items()
+            if isinstance(value, Tensor)
+        }
+        for name, value in self.parameters().items():
+            if name.startswith("param."):
+                state[name] = value.detach()
+        return state
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what :meth:`state` gave.
+
+        Raises:
+            RunError: If a name is missing or too many, or a shape differs; it names the first.
+        """
+        own = self.state()
+        for name in own.keys() - state.keys():
+            raise RunError(f"the weights lack {name!r}, which this story has: it is another story")
+        for name in state.keys() - own.keys():
+            raise RunError(f"the weights hold {name!r}, which this story lacks: another story")
+        for name, value in state.items():
+            if value.shape != own[name].shape:
+                raise RunError(
+                    f"{name!r} has shape {tuple(value.shape)} in the weights and "
+                    f"{tuple(own[name].shape)} in this story: it was built with other sizes"
+                )
+        with torch.no_grad():
+            for name, value in state.items():
+                own[name].copy_(value)
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """A copy of :meth:`state` that later training does not touch."""
+        return {name: value.clone() for name, value in self.state().items()}
+
+    def train(self, mode: bool = True) -> None:
+        """Set the modules to training or to evaluation, as :meth:`torch.nn.Module.train` does."""
+        for module in self.modules().values():
+            module.train(mode)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Put every module in evaluation mode, and back to the mode it had."""
+        modes = [(m, m.training) for top in self.modules().values() for m in top.modules()]
+        self.train(False)
+        try:
+            yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
+    def to(self, device: torch.device) -> None:
+        """Move modules and store to a device."""
+        for module in self.modules().values():
+            module.to(device)
+        params = self._params()
+        for name, value in params.items():
+            if value.device != device:
+                params[name] = value.detach().to(device).requires_grad_(value.requires_grad)
+
+    def fresh(self, warm_start: bool = False) -> Pair:
+        """A pair of its own to train, so that the one given stays as it is.
+
+        A component of ppl-gen is built anew, its weights drawn from torch's generator; anything
+        else is copied with the weights it has. With ``warm_start`` every weight is kept, those in
+        Pyro's parameter store outside included.
+        """
+        if isinstance(self.story, Component) and not warm_start:
+            pair = as_pair(self.story.rebuild())
+        else:
+            try:
+                story, model, guide = copy.deepcopy((self.story, self.model, self.guide))
+            except (TypeError, RuntimeError):  # holds something that cannot be copied: train it
+                story, model, guide = self.story, self.model, self.guide
+            pair = Pair(story, model, guide)
+        pair.origin = self.origin
+        if warm_start:
+            store = self._store if self._store["params"] else pyro.get_param_store().get_state()
+            pair._store = {
+                "params": {k: _leaf_copy(v) for k, v in store["params"].items()},
+                "constraints": dict(store["constraints"]),
+            }
+        return pair
+
+    def _params(self) -> dict[str, Tensor]:
+        return pyro.get_param_store()._params if self._inside else self._store["params"]
+
+
+def as_pair(story: Any) -> Pair:
+    """Make a pair of whatever tells a story.
+
+    Args:
+        story: An object with ``.model`` and ``.guide``, or a tuple ``(model, guide)`` of callables
+            or modules. The guide may be one of Pyro's autoguides: an instance, its class, or its
+            name, as in ``(model, "AutoNormal")``.
+
+    Raises:
+        StoryError: If it is none of these.
+    """
+    if isinstance(story, Pair):
+        return story
+    if isinstance(story, tuple | list) and len(story) == 2:
+        model, guide = story
+        if not callable(model):
+            raise StoryError(f"the model must be callable, got {type(model).__name__}")
+        if isinstance(guide, str):
+            guide = _autoguide(guide)
+        if isinstance(guide, type) and issubclass(guide, autoguides.AutoGuide):
+            guide = guide(poutine.block(model, hide_fn=_is_enumerated))
+        if not callable(guide):
+            raise StoryError(f"the guide must be callable, got {type(guide).__name__}")
+        return Pair(story, model, guide)
+    model, guide = getattr(story, "model", None), getattr(story, "guide", None)
+    if callable(model) and callable(guide):
+        return Pair(story, model, guide)
+    raise StoryError(
+        "a story must have .model and .guide, or be a pair (model, guide) of callables, got "
+        f"{type(story).__name__}: for a model alone, let Pyro write the guide: "
+        "(model, 'AutoNormal')"
+    )
+
+
+def _is_enumerated(site: Mapping[str, Any]) -> bool:
+    return site["infer"].get("enumerate") == "parallel"
+
+
+def _autoguide(name: str) -> type[autoguides.AutoGuide]:
+    known = [n for n in autoguides.__all__ if n.startswith("Auto")]
+    guide = getattr(autoguides, name, None)
+    if name not in known or not isinstance(guide, type):
+        raise StoryError(f"the guide must be one of Pyro's {', '.join(known)}, got {name!r}")
+    return guide
+
+
+def _owner(program: Program) -> nn.Module | None:
+    while isinstance(program, functools.partial):
+        program = program.func
+    owner = program if isinstance(program, nn.Module) else getattr(program, "__self__", None)
+    return owner if isinstance(owner, nn.Module) else None
+
+
+def _leaf_copy(value: Tensor) -> Tensor:
+    return value.detach().clone().requires_grad_(value.requires_grad)
+
+
+def _swap_store(state: Any) -> None:
+    store = pyro.get_param_store()
+    store.clear()
+    store.set_state(state)

@@ -1,0 +1,66 @@
+"""How a fit tells what it is doing: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ppl_gen.inference.history import Epoch
+
+LINES = 10
+
+
+class Reporter(Protocol):
+    """Is told of every epoch."""
+
+    def __call__(self, epoch: Epoch) -> None:
+        """Take note of one more epoch."""
+        ...
+
+
+@contextmanager
+def reporter(epochs: int, shown: bool, console: Console | None = None) -> Iterator[Reporter]:
+    """Show the epochs of a fit as they pass.
+
+    Args:
+        epochs: How many there will be.
+        shown: Whether to show anything.
+        console: Where; the standard error by default, so that output can be piped.
+    """
+    console = console or Console(stderr=True)
+    if not shown:
+        yield lambda epoch: None
+    elif console.is_terminal:
+        with Progress(
+            TextColumn("fit"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=False,
+        ) as progress:
+            task = progress.add_task("fit", total=epochs, figures="")
+            yield lambda epoch: progress.update(task, completed=epoch.epoch, figures=_figures(epoch))
+    else:
+        every = max(1, epochs // LINES)
+
+        def line(epoch: Epoch) -> None:
+            if epoch.epoch in (1, epochs) or epoch.epoch % every == 0:
+                left = epoch.seconds / epoch.epoch * (epochs - epoch.epoch)
+                text = f"epoch {epoch.epoch}/{epochs}  {_figures(epoch)}  {left:.0f} s left"
+                console.print(text, soft_wrap=True, highlight=False)
+
+        yield line
+
+
+def _figures(epoch: Epoch) -> str:
+    figures = {"ELBO": epoch.elbo, "KL": epoch.kl, "validation": epoch.valid_elbo}
+    shown = [f"{name} {value:.3f}" for name, value in figures.items() if not math.isnan(value)]
+    rate = epoch.steps / epoch.seconds if epoch.seconds else 0.0
+    return "  ".join([*shown, f"{rate:.0f} steps/s"])

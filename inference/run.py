@@ -1,0 +1,239 @@
+"""A run: a fitted story, how it was fitted, and what can be asked of it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyro
+import torch
+from torch import Tensor
+
+from ppl_gen.component import Component
+from ppl_gen.data import Dataset, Part, as_part
+from ppl_gen.errors import DataError
+from ppl_gen.inference import disk
+from ppl_gen.inference.history import History
+from ppl_gen.inference.pair import Pair
+from ppl_gen.inference.settings import Settings
+from ppl_gen.inference.structure import Batch, Structure
+
+if TYPE_CHECKING:
+    from xarray import DataTree
+
+    from ppl_gen.inference.evidence import Evidence
+    from ppl_gen.inference.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """What a run remembers of the data it was fitted to.
+
+    Attributes:
+        fingerprint: SHA-256 of their values; None for a program that holds its data itself.
+        rows: How many there were.
+        columns: Shape of a row and dtype of each column that the programs take.
+        source: Arguments with which :func:`ppl_gen.data.load` gives the data again, if known.
+    """
+
+    fingerprint: str | None
+    rows: int
+    columns: tuple[tuple[tuple[int, ...], str], ...]
+    source: Mapping[str, Any] | None = None
+
+    def blank(self, rows: int, device: torch.device) -> Batch:
+        """A batch of zeros of the same form."""
+        return tuple(
+            torch.zeros((rows, *shape), dtype=getattr(torch, dtype), device=device)
+            for shape, dtype in self.columns
+        )
+
+
+def record_of(data: Any, part: Part | None, arguments: int) -> DataRecord:
+    """Describe data so that they can be recognised."""
+    if part is None:
+        return DataRecord(None, 1, ())
+    columns = tuple(
+        (tuple(c.shape[1:]), str(c.dtype).removeprefix("torch.")) for c in part.columns[:arguments]
+    )
+    source = data.source if isinstance(data, Dataset) else None
+    return DataRecord(part.fingerprint, len(part), columns, source)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a fit depends on."""
+    names = ("ppl-gen", "torch", "pyro-ppl", "numpy")
+    found = {name: _version(name) for name in names}
+    return {"python": platform.python_version(), **found}
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+@dataclass
+class Run:
+    """A fitted story. :func:`ppl_gen.fit` returns one, :func:`ppl_gen.load` reads one from disk.
+
+    Attributes:
+        pair: The fitted programs with their parameters.
+        structure: Their sites and plates.
+        settings: How the story was fitted.
+        history: What happened meanwhile, an epoch a record.
+        data: What is remembered of the data.
+        kwargs: Further arguments of both programs.
+        versions: Versions of the libraries at work.
+        verdict: The outcome of the last check, if there was one.
+    """
+
+    pair: Pair
+    structure: Structure
+    settings: Settings
+    history: History
+    data: DataRecord
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=versions)
+    verdict: Verdict | None = None
+
+    @property
+    def story(self) -> Any:
+        """The fitted story: the same kind of object that was given to ``fit``."""
+        return self.pair.story
+
+    @property
+    def guide(self) -> Any:
+        """The fitted guide, for instance to ask an autoguide for its medians."""
+        return self.pair.guide
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        with self.pair.active():
+            parameters = list(self.pair.parameters().values())
+        return parameters[0].device if parameters else torch.device("cpu")
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Parameters by name, in their own (constrained) space.
+
+        Those of modules carry the names of :meth:`torch.nn.Module.named_parameters`, those of
+        ``pyro.param`` the names given there.
+        """
+        with self.pair.active():
+            found = {
+                name.partition(".")[2]: value.detach().clone()
+                for name, value in self.pair.parameters().items()
+                if not name.startswith("param.")
+            }
+            store = pyro.get_param_store()
+            found.update((name, store[name].detach().clone()) for name in store.keys())  # noqa: SIM118
+        return found
+
+    def batch(self, data: Any) -> Batch:
+        """Rows in the form that the programs take.
+
+        Raises:
+            DataError: If their number of columns or shape is not that of the fitted data.
+        """
+        part = as_part(data).fixed(self.settings.seed)
+        columns = part.columns[: len(self.data.columns)]
+        if len(columns) < len(self.data.columns):
+            raise DataError(
+                f"the story takes {len(self.data.columns)} columns, got {len(columns)}: give the "
+                "others too, as a tuple"
+            )
+        moved = []
+        for column, (shape, dtype) in zip(columns, self.data.columns, strict=True):
+            if tuple(column.shape[1:]) != shape:
+                raise DataError(
+                    f"the run was fitted to observations of shape {shape}, got "
+                    f"{tuple(column.shape[1:])}: give data of the same form"
+                )
+            moved.append(column.to(device=self.device, dtype=getattr(torch, dtype)))
+        return tuple(moved)
+
+    def posterior(
+        self, x: Any = None, draws: int = 1000, *, out: str | Path | None = None, **options: Any
+    ) -> DataTree:
+        """Draws of the posterior and of what follows from it, in ArviZ's schema.
+
+        Args:
+            x: Rows to infer the latents of.
+            draws: How many draws of each.
+            out: A ``.nc`` or ``.zarr`` path to write to in chunks, when memory is too small.
+            **options: See :func:`ppl_gen.to_arviz`.
+        """
+        from ppl_gen.inference.arviz import pair_to_arviz
+
+        with self.pair.active():
+            return pair_to_arviz(
+                self.pair,
+                self.structure,
+                () if x is None else self.batch(x),
+                draws=draws,
+                out=out,
+                kwargs=self.kwargs,
+                seed=options.pop("seed", self.settings.seed),
+                **options,
+            )
+
+    def evidence(self, x: Any, draws: int = 1000, **options: Any) -> Evidence:
+        """Estimate ``log p(x)`` of each row by importance sampling with the guide.
+
+        See :func:`ppl_gen.inference.evidence.log_evidence`. For a story with global latents the
+        figure is the log predictive density under their posterior.
+        """
+        from ppl_gen.inference.passes import evidence_of
+
+        return evidence_of(self, x, draws, **options)
+
+    def sample(self, rows: int = 1, seed: int = 0, data: Any = None) -> dict[str, Tensor]:
+        """Draw from the story: every latent from its prior, every observation from its law.
+
+        Args:
+            rows: How many observations.
+            seed: Of the draws.
+            data: Rows for what the story conditions on; zeros of the right shape otherwise.
+        """
+        from ppl_gen.inference.passes import sample_prior
+
+        return sample_prior(self, rows, seed, data)
+
+    def encode(self, x: Any) -> dict[str, Tensor]:
+        """Posterior means of the latents of each row, by site, ``(N, *event)`` each."""
+        from ppl_gen.inference.passes import encode
+
+        return encode(self, x)
+
+    def decode(self, latents: Mapping[str, Tensor], data: Any = None) -> dict[str, Tensor]:
+        """Expected observations given the latents of each row, by site, ``(N, *event)`` each.
+
+        Args:
+            latents: Values of local latent sites, ``(N, *event)`` each.
+            data: Rows for what the story conditions on; zeros of the right shape otherwise.
+        """
+        from ppl_gen.inference.passes import decode
+
+        return decode(self, latents, data)
+
+    def save(self, path: str | Path, overwrite: bool = False) -> Path:
+        """Write the run to a directory; see :func:`ppl_gen.load`.
+
+        Raises:
+            RunError: If something is there already and ``overwrite`` is not set.
+        """
+        return disk.save(self, Path(path), overwrite)
+
+    def configuration(self) -> dict[str, Any]:
+        """What rebuilds the story: class and arguments, the path of its file, or its type."""
+        if self.pair.origin is not None:
+            return dict(self.pair.origin)
+        if isinstance(self.story, Component) and type(self.story).__module__.startswith("ppl_gen."):
+            return self.story.configuration
+        return {"object": type(self.story).__qualname__}

@@ -1,0 +1,118 @@
+"""The options of a fit, checked before anything runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sgd": torch.optim.SGD,
+    "rmsprop": torch.optim.RMSprop,
+    "adagrad": torch.optim.Adagrad,
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a story is fitted.
+
+    Attributes:
+        epochs: Passes over the data.
+        seed: Draws everything: first weights of a story of ppl-gen, order of rows, noise.
+        batch_size: Rows a step; by default 128, or all of them where the story needs all.
+        learning_rate: Of the optimiser, at the start.
+        optimizer: One of adam, adamw, sgd, rmsprop, adagrad.
+        schedule: How the learning rate goes on: constant, or cosine down to 1 % of it at the end.
+        clip: Largest norm of the gradient of the loss per datum; none by default.
+        particles: Draws of the guide a step, over which the ELBO is averaged.
+        kl_weight: Factor on the KL term of every latent; below 1 it trades fit of the prior for
+            reconstruction. The ELBO that is shown stays unweighted.
+        kl_warmup: Epochs over which that factor grows from near 0.
+        free_bits: Nats per datum of each latent site's KL that cost nothing.
+        patience: Stop after so many epochs without a better validation ELBO; never by default, and
+            never during the warm-up.
+        device: auto, cpu, cuda, or cuda:1.
+    """
+
+    epochs: int = 100
+    seed: int = 0
+    batch_size: int | None = None
+    learning_rate: float = 1e-3
+    optimizer: str = "adam"
+    schedule: Literal["constant", "cosine"] = "constant"
+    clip: float | None = None
+    particles: int = 1
+    kl_weight: float = 1.0
+    kl_warmup: int = 0
+    free_bits: float = 0.0
+    patience: int | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "particles"):
+            _check(name, getattr(self, name) >= 1, "at least 1", getattr(self, name))
+        for name in ("learning_rate", "kl_weight"):
+            _check(name, 0 < getattr(self, name) < float("inf"), "positive", getattr(self, name))
+        for name in ("kl_warmup", "free_bits"):
+            _check(name, getattr(self, name) >= 0, "at least 0", getattr(self, name))
+        for name in ("batch_size", "patience"):
+            value = getattr(self, name)
+            _check(name, value is None or value >= 1, "at least 1", value)
+        _check("clip", self.clip is None or self.clip > 0, "positive", self.clip)
+        _check("seed", 0 <= self.seed < 2**32, "from 0 to 2**32 - 1", self.seed)
+        _check("schedule", self.schedule in ("constant", "cosine"), "constant or cosine", self.schedule)
+        known = ", ".join(OPTIMIZERS)
+        _check("optimizer", self.optimizer in OPTIMIZERS, f"one of {known}", self.optimizer)
+
+    def kl_weight_at(self, epoch: int) -> float:
+        """Factor on the KL term in an epoch, counted from 1."""
+        return self.kl_weight * min(1.0, epoch / (self.kl_warmup + 1))
+
+    def rate_at(self, progress: float) -> float:
+        """Factor on the learning rate when ``progress`` of the fit, from 0 to 1, is done."""
+        if self.schedule == "constant":
+            return 1.0
+        return 0.01 + 0.99 * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+
+    def make_optimizer(self, parameters: list[Tensor]) -> Optimizer:
+        """The optimiser, fused into one kernel where torch can."""
+        cls = OPTIMIZERS[self.optimizer]
+        options: dict[str, Any] = {"lr": self.learning_rate}
+        if self.optimizer in ("adam", "adamw", "sgd", "adagrad") and _can_fuse(parameters):
+            options["fused"] = True
+        return cls(parameters, **options)
+
+    def torch_device(self) -> torch.device:
+        """The device to work on.
+
+        Raises:
+            ValueError: If it is not there.
+        """
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            device = torch.device(self.device)
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).split("\n")[0]
+            raise ValueError(
+                f"device must be auto, cpu or one this machine has, got {self.device!r}: {reason}"
+            ) from error
+        return device
+
+
+def _check(name: str, holds: bool, how: str, value: object) -> None:
+    if not holds:
+        raise ValueError(f"{name} must be {how}, got {value!r}")
+
+
+def _can_fuse(parameters: list[Tensor]) -> bool:
+    return all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)

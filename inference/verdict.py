@@ -1,0 +1,126 @@
+"""The outcome of the checks on a run."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ppl_gen.errors import RunError
+
+Status = Literal["pass", "warn", "fail", "skipped"]
+_COLOURS = {"pass": "green", "warn": "yellow", "fail": "red", "skipped": "dim"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check: its figure, how it was judged, and what follows.
+
+    Attributes:
+        check: Its name.
+        figure: The number that was measured; NaN if it was skipped.
+        unit: Of the figure.
+        threshold: What a good figure is, in words and numbers.
+        status: ``pass``, ``warn``, ``fail`` or ``skipped``.
+        meaning: What the figure says, in one sentence.
+        remedy: What to do, in one sentence; empty if nothing.
+        source: Where check and threshold come from.
+    """
+
+    check: str
+    figure: float
+    unit: str
+    threshold: str
+    status: Status
+    meaning: str
+    remedy: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All findings on a run, and the data they were made on.
+
+    Printing it shows a table; :meth:`to_json` gives the same as data.
+    """
+
+    findings: tuple[Finding, ...]
+    data: int
+    draws: int
+
+    @property
+    def status(self) -> Status:
+        """The worst status of all findings."""
+        for status in ("fail", "warn", "pass"):
+            if any(finding.status == status for finding in self.findings):
+                return status
+        return "skipped"
+
+    def __getitem__(self, check: str) -> Finding:
+        for finding in self.findings:
+            if finding.check == check:
+                return finding
+        raise KeyError(f"there is no check {check!r}; there are {[f.check for f in self.findings]}")
+
+    def __rich__(self) -> Table:
+        table = Table(
+            title=f"verdict: {self.status}  ({self.data} data, {self.draws} draws each)",
+            title_justify="left",
+        )
+        for name in ("check", "figure", "good", "status", "what it says, what to do"):
+            table.add_column(name, overflow="fold")
+        for f in self.findings:
+            figure = "" if math.isnan(f.figure) else f"{f.figure:.4g} {f.unit}"
+            text = f"{f.meaning} {f.remedy}".strip()
+            colour = _COLOURS[f.status]
+            table.add_row(
+                escape(f.check),
+                escape(figure),
+                escape(f.threshold),
+                f"[{colour}]{f.status}[/]",
+                escape(text),
+            )
+        return table
+
+    def __str__(self) -> str:
+        console = Console(width=110, record=True, file=_Nowhere())
+        console.print(self)
+        return console.export_text()
+
+    def to_json(self) -> str:
+        """The verdict as JSON; figures that were skipped are null."""
+        plain: dict[str, Any] = {"status": self.status, **asdict(self)}
+        for finding in plain["findings"]:
+            if not math.isfinite(finding["figure"]):
+                finding["figure"] = None
+        return json.dumps(plain, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Verdict:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            RunError: If it is something else.
+        """
+        try:
+            plain = json.loads(text)
+            findings = []
+            for item in plain["findings"]:
+                figure = math.nan if item["figure"] is None else float(item["figure"])
+                findings.append(Finding(**{**item, "figure": figure}))
+            return cls(tuple(findings), int(plain["data"]), int(plain["draws"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"the verdict cannot be read: {error}") from error
+
+
+class _Nowhere:
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def flush(self) -> None:
+        pass

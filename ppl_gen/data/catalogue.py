@@ -1,0 +1,141 @@
+"""Every data set by its name, and every file by its path."""
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from ppl_gen.data import embedded, synthetic, vision
+from ppl_gen.data.binarise import binarised
+from ppl_gen.data.dataset import Dataset, Part, seeded
+from ppl_gen.data.files import load_file
+from ppl_gen.data.support import Support, check_support
+from ppl_gen.errors import DataError
+
+CATALOGUE: Mapping[str, str] = MappingProxyType(
+    {**embedded.LINES, **synthetic.LINES, **vision.LINES}
+)
+"""Each known data set, described in one line."""
+
+
+def names() -> tuple[str, ...]:
+    """The name of every known data set."""
+    return tuple(CATALOGUE)
+
+
+def load(
+    name_or_path: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None = None,
+    *,
+    binarise: str | None = None,
+    target: str | None = None,
+    download: bool = False,
+    seed: int = 0,
+    size: int | None = None,
+    support: str | None = None,
+) -> Dataset:
+    """Load a data set by its name, or a file or folder by its path.
+
+    Sources that have a test part keep it. All others are divided at random: 70 % train, 15 %
+    valid, 15 % test. Torch's global generator is not touched, and nothing is written to disk
+    unless ``download`` is given.
+
+    Args:
+        name_or_path: A name from ``names()``, in any case and with ``_`` or ``-``; or the path of
+            a .npy, .npz, .pt, .csv or .parquet file or of a folder of images. A file that is
+            called like a data set is reached with a path such as ``./mnist``.
+        root: The folder of the image data sets, in torchvision's layout; the environment variable
+            PPL_GEN_DATA unless told. Only the image data sets use it.
+        binarise: How intensities become 0 and 1: "threshold", "fixed" or "redraw"
+            (see ``ppl_gen.data.binarise.binarised``).
+        target: The column of a table that holds labels; it is taken out of the observations.
+        download: Whether torchvision may fetch an image data set that is missing under ``root``.
+        seed: The seed of synthetic draws, of the division at random and of fixed binarisation.
+        size: How many observations to draw of a synthetic data set, 2000 unless told.
+        support: What the values are: "binary", "unit interval", "real", "counts" or "categories".
+            It is inferred from a user's values unless told
+            (see ``ppl_gen.data.support.inferred_support``), and checked against them.
+
+    Returns:
+        The data set. Observations are float32, or long where the support is "categories".
+
+    Raises:
+        DataError: If there is no such data set or file, its content cannot be used, or an option
+            does not apply to it.
+    """
+    seeded(seed)
+    wanted = None if support is None else Support.parse(support)
+    name = _known_name(name_or_path)
+    if size is not None and name not in synthetic.LINES:
+        drawn = ", ".join(synthetic.LINES)
+        raise DataError(f"size applies to drawn data only ({drawn}), not to {str(name_or_path)!r}")
+    if target is not None and name is not None:
+        raise DataError(f"target names a column of a table, which {name!r} is not")
+    if name in embedded.LINES:
+        data = embedded.load_embedded(name, seed)
+    elif name in synthetic.LINES:
+        data = synthetic.load_synthetic(name, seed, size)
+    elif name in vision.LINES:
+        data = vision.load_vision(name, root, download)
+    else:
+        data = load_file(_path(name_or_path), target, wanted, seed)
+    if wanted is not None:
+        data = _supported(data, wanted)
+    if binarise is not None:
+        data = binarised(data, binarise, seed)
+    source = {
+        "name_or_path": name or str(_path(name_or_path).resolve()),
+        "root": None if root is None else str(_path(root).resolve()),
+        "binarise": binarise,
+        "target": target,
+        "download": download,
+        "seed": seed,
+        "size": size,
+        "support": support,
+    }
+    return replace(data, source=source)
+
+
+def _known_name(name_or_path: Any) -> str | None:
+    """The data set that is meant, or None where a path is."""
+    if isinstance(name_or_path, os.PathLike):
+        return None
+    if not isinstance(name_or_path, str):
+        raise DataError(
+            "load takes the name of a data set or a path, got "
+            f"{type(name_or_path).__name__}; give data in memory to as_part or fit directly"
+        )
+    if name_or_path in CATALOGUE:
+        return name_or_path
+    if name_or_path and os.path.exists(_path(name_or_path)):
+        return None
+    name = name_or_path.lower().replace("_", "-")
+    if name in CATALOGUE:
+        return name
+    if not name or ("/" not in name and os.sep not in name and not Path(name).suffix):
+        near = difflib.get_close_matches(name, CATALOGUE, n=3)
+        hint = f"did you mean {' or '.join(map(repr, near))}, " if near else ""
+        raise DataError(
+            f"there is no data set {name_or_path!r} and no such file; "
+            f"{hint}see all of them with pg.data.names() or `ppl-gen list`"
+        )
+    return None
+
+
+def _path(name_or_path: str | os.PathLike[str]) -> Path:
+    # Unlike Path.expanduser, this leaves "~nobody" alone.
+    return Path(os.path.expanduser(name_or_path))
+
+
+def _supported(data: Dataset, support: Support) -> Dataset:
+    check_support([part.x for part in data.parts], support, data.name)
+    if support is not Support.CATEGORIES:
+        return replace(data, support=support)
+    train, valid, test = (Part((part.x.long(), *part.columns[1:])) for part in data.parts)
+    categories = 1 + max(int(part.x.max()) for part in data.parts)
+    return replace(
+        data, support=support, train=train, valid=valid, test=test, categories=categories
+    )

@@ -1,0 +1,235 @@
+"""A data set and its parts, as tensors in memory."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from ppl_gen.data.support import Support
+from ppl_gen.errors import DataError
+
+CHUNK_BYTES = 1 << 24
+
+
+def seeded(seed: int) -> Generator:
+    """Make a generator of its own, so that torch's global one is left alone.
+
+    Raises:
+        DataError: If ``seed`` is not a whole number from 0 to 2^63 - 1.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise DataError(f"seed must be a whole number from 0 to 2^63 - 1, got {seed!r}")
+    return Generator().manual_seed(seed)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Part:
+    """Observations, with or without labels and further columns, all equally long.
+
+    Args:
+        columns: Tensors of shape ``(N, *)``: the observations, then the labels if there are any.
+        redraw: Whether the observations are probabilities from which every ``batch`` draws 0 or 1
+            anew, as Salakhutdinov and Murray (2008) binarise MNIST.
+
+    Raises:
+        DataError: If there is no column, a column is no tensor or has no rows, or two columns
+            differ in length.
+    """
+
+    columns: tuple[Tensor, ...]
+    redraw: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.columns:
+            raise DataError("data must have at least one column, got none")
+        for column in self.columns:
+            if not isinstance(column, Tensor):
+                raise DataError(f"a column must be a tensor, got {type(column).__name__}")
+            if column.ndim == 0:
+                raise DataError("a column must have one row for each observation, got a scalar")
+            if len(column) != len(self.columns[0]):
+                lengths = f"{len(self.columns[0])} and {len(column)}"
+                raise DataError(f"columns must have equally many rows, got {lengths}")
+        if len(self) == 0:
+            raise DataError("data must have at least one row, got none")
+
+    @property
+    def x(self) -> Tensor:
+        """The observations, shape ``(N, *shape)``."""
+        return self.columns[0]
+
+    @property
+    def y(self) -> Tensor | None:
+        """The labels, shape ``(N,)``: long for classes, float32 for a continuous truth."""
+        return self.columns[1] if len(self.columns) > 1 else None
+
+    def __len__(self) -> int:
+        return len(self.columns[0])
+
+    def __getitem__(self, index: slice | Tensor) -> "Part":
+        if not isinstance(index, slice | Tensor) or (isinstance(index, Tensor) and index.ndim != 1):
+            raise TypeError(
+                f"a part is indexed by a slice or a tensor of shape (B,), got {index!r}"
+            )
+        return Part(tuple(column[index] for column in self.columns), self.redraw)
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(str(tuple(column.shape)) for column in self.columns)
+        return f"Part({shapes}{', redraw=True' if self.redraw else ''})"
+
+    def batch(self, index: Tensor) -> tuple[Tensor, ...]:
+        """Take some rows.
+
+        Args:
+            index: Row numbers, shape ``(B,)``.
+
+        Returns:
+            The columns, shape ``(B, *)`` each. Where ``redraw`` holds, the first is drawn with
+            torch's global generator.
+        """
+        x, *rest = (column[index] for column in self.columns)
+        return (torch.bernoulli(x) if self.redraw else x, *rest)
+
+    def to(self, device: torch.device | str) -> "Part":
+        """The same rows on another device."""
+        return Part(tuple(column.to(device) for column in self.columns), self.redraw)
+
+    def fixed(self, seed: int = 0) -> "Part":
+        """Draw the observations once and for all; a part that is not redrawn is returned as is."""
+        return self.drawn(seeded(seed)) if self.redraw else self
+
+    def drawn(self, generator: Generator) -> "Part":
+        """Draw 0 or 1 once from observations that are probabilities.
+
+        Args:
+            generator: A generator on the CPU, so that every device gives the same draws.
+        """
+        draws = torch.bernoulli(self.x.cpu(), generator=generator).to(self.x.device)
+        return Part((draws, *self.columns[1:]))
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the shapes, types and bytes of the columns and over ``redraw``, in hex."""
+        digest = hashlib.sha256(f"redraw={self.redraw}".encode())
+        for column in self.columns:
+            digest.update(f"{tuple(column.shape)} {column.dtype}".encode())
+            row_bytes = max(1, column[0].numel() * column.element_size())
+            for rows in column.detach().split(max(1, CHUNK_BYTES // row_bytes)):
+                digest.update(rows.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+
+def concat(*parts: Part) -> Part:
+    """Join parts row after row, for instance train and valid.
+
+    A redrawn part can be joined with one that was drawn already: drawing from the probabilities 0
+    and 1 gives the same 0 and 1 every time. The whole is then redrawn.
+
+    Raises:
+        DataError: If there is no part, the columns differ in number, shape or type, or a redrawn
+            part meets one with values other than 0 and 1.
+    """
+    if not parts:
+        raise DataError("concat needs at least one part, got none")
+    layouts = {tuple((tuple(c.shape[1:]), c.dtype) for c in part.columns) for part in parts}
+    if len(layouts) > 1:
+        described = " and ".join(repr(part) for part in parts)
+        raise DataError(f"parts must have columns of equal shapes and types, got {described}")
+    redraw = any(part.redraw for part in parts)
+    for part in parts:
+        if redraw and not part.redraw and not Support.BINARY.contains(part.x).all():
+            raise DataError("a redrawn part can be joined only with parts that hold 0 and 1")
+    return Part(tuple(map(torch.cat, zip(*(p.columns for p in parts), strict=True))), redraw)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset:
+    """Observations in three parts, with what is known of them.
+
+    Args:
+        name: What the data are called.
+        support: The set in which every entry of an observation lies.
+        train: What a story is fitted to.
+        valid: What choices are made on.
+        test: What is reported on.
+        categories: How many categories there are, for ``Support.CATEGORIES`` only.
+        label_names: What the classes are called, class 0 first.
+        source: JSON-able arguments with which ``load`` gives the same data again.
+
+    Raises:
+        DataError: If the parts hold observations of different shapes.
+    """
+
+    name: str
+    support: Support
+    train: Part
+    valid: Part
+    test: Part
+    categories: int | None = None
+    label_names: tuple[str, ...] | None = None
+    source: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shapes = [tuple(part.x.shape[1:]) for part in self.parts]
+        if len(set(shapes)) > 1:
+            raise DataError(
+                f"observations of {self.name!r} must have one shape, got {shapes[0]} in train, "
+                f"{shapes[1]} in valid and {shapes[2]} in test"
+            )
+
+    @property
+    def parts(self) -> tuple[Part, Part, Part]:
+        """Train, valid and test."""
+        return self.train, self.valid, self.test
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one observation."""
+        return tuple(self.train.x.shape[1:])
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the fingerprints of the three parts, in hex."""
+        joined = " ".join(part.fingerprint for part in self.parts)
+        return hashlib.sha256(joined.encode()).hexdigest()
+
+    def __repr__(self) -> str:
+        rows = " + ".join(str(len(part)) for part in self.parts)
+        return f"Dataset({self.name!r}, {rows} rows of shape {self.shape}, {self.support.value})"
+
+
+def shuffled_parts(whole: Part, generator: Generator, name: str) -> tuple[Part, Part, Part]:
+    """Divide rows at random: 15 % each for valid and test, the rest for train.
+
+    Args:
+        whole: All rows.
+        generator: What the permutation is drawn with.
+        name: The data, as the sentence should call them.
+
+    Raises:
+        DataError: If there are fewer than 3 rows.
+    """
+    rows = len(whole)
+    if rows < 3:
+        raise DataError(
+            f"{name!r} needs at least 3 rows to be divided into train, valid and test, got {rows}"
+        )
+    held_out = max(1, round(0.15 * rows))
+    order = torch.randperm(rows, generator=generator)
+    train, valid, test = order.split([rows - 2 * held_out, held_out, held_out])
+    return whole[train], whole[valid], whole[test]
+
+
+def last_sixth(whole: Part, name: str) -> tuple[Part, Part]:
+    """Hold out the last sixth of a training part, which for MNIST is the usual 50,000 and 10,000.
+
+    Raises:
+        DataError: If there are fewer than 2 rows.
+    """
+    if len(whole) < 2:
+        raise DataError(f"{name!r} needs at least 2 training rows to hold one out for valid, got 1")
+    held_out = max(1, len(whole) // 6)
+    return whole[:-held_out], whole[-held_out:]

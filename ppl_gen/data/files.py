@@ -1,0 +1,89 @@
+"""A user's own file or folder as a data set."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ppl_gen.data.arrays import read_arrays
+from ppl_gen.data.dataset import Dataset, Part, last_sixth, seeded, shuffled_parts
+from ppl_gen.data.images import read_images
+from ppl_gen.data.observations import Observations, cause
+from ppl_gen.data.support import Support, inferred_support
+from ppl_gen.data.tables import read_csv, read_parquet
+from ppl_gen.errors import DataError
+
+ARRAYS = (".npy", ".npz", ".pt")
+TABLES = {".csv": read_csv, ".parquet": read_parquet}
+
+
+def load_file(path: Path, target: str | None, support: Support | None, seed: int) -> Dataset:
+    """Load a user's own data.
+
+    A file that names its parts keeps them; without a valid part, the last sixth of train is held
+    out. Everything else is divided 70/15/15 at random. Whole bytes of three or more axes, as
+    images have, are divided by 255, unless they are all 0 and 1 or another support is asked for.
+
+    Args:
+        path: A file of a known kind, or a folder of images.
+        target: The column of labels, for tables only.
+        support: What the values are, inferred from them unless told.
+        seed: The seed of the division.
+
+    Raises:
+        DataError: If the path does not exist, or its content cannot be used.
+    """
+    try:
+        pieces = _read(path, target)
+    except OSError as error:
+        raise DataError(f"{str(path)!r} cannot be read: {cause(error)}") from error
+    scale = _is_picture(pieces, support)
+    parts = {name: _part(piece, scale) for name, piece in pieces.items()}
+    if "all" in parts:
+        train, valid, test = shuffled_parts(parts["all"], seeded(seed), path.name)
+    elif "valid" in parts:
+        train, valid, test = parts["train"], parts["valid"], parts["test"]
+    else:
+        train, valid = last_sixth(parts["train"], path.name)
+        test = parts["test"]
+    names = next(iter(pieces.values())).label_names
+    data = Dataset(path.name, Support.REAL, train, valid, test, label_names=names)
+    values = torch.cat([part.x for part in data.parts])
+    return replace(data, support=support or inferred_support(values))
+
+
+def _read(path: Path, target: str | None) -> Mapping[str, Observations]:
+    kind = path.suffix.lower()
+    if not os.path.exists(path):
+        raise DataError(f"there is no file or folder {str(path)!r}; check the path")
+    if target is not None and kind not in TABLES:
+        kinds = " and ".join(TABLES)
+        raise DataError(f"target names a column of {kinds} files, which {path.name!r} is not")
+    if path.is_dir():
+        return {"all": read_images(path)}
+    if kind not in (*ARRAYS, *TABLES):
+        known = ", ".join((*ARRAYS, *TABLES))
+        raise DataError(
+            f"{path.name!r} is of no known kind; give a file that ends in one of {known}, "
+            "or a folder of images"
+        )
+    if path.stat().st_size == 0:
+        raise DataError(f"{path.name!r} is empty; give a file with at least 3 rows")
+    return {"all": TABLES[kind](path, target)} if kind in TABLES else read_arrays(path)
+
+
+def _is_picture(pieces: Mapping[str, Observations], support: Support | None) -> bool:
+    xs = [piece.x for piece in pieces.values()]
+    return (
+        support in (None, Support.UNIT_INTERVAL)
+        and all(x.dtype is torch.uint8 and x.ndim >= 3 for x in xs)
+        and any(bool((x > 1).any()) for x in xs)
+    )
+
+
+def _part(piece: Observations, scale: bool) -> Part:
+    x: Tensor = piece.x.float() / 255 if scale else piece.x.float()
+    return Part((x,) if piece.y is None else (x, piece.y))

@@ -1,0 +1,34 @@
+"""What can go wrong, each as one sentence that names the thing and the remedy.
+
+Everything a user can cause ends in one of these classes. Each is also the built-in error that a
+Python programmer would expect, so that ``except ValueError`` works as usual. The command line
+prints the sentence and exits with status 2.
+"""
+
+from typing import Any
+
+
+class PplGenError(Exception):
+    """Base class of the errors that ppl-gen raises on purpose."""
+
+
+class DataError(PplGenError, ValueError):
+    """The data are missing, unreadable, or not what the story expects."""
+
+
+class StoryError(PplGenError, ValueError):
+    """A model and its guide do not fit each other, or do not fit the data."""
+
+
+class FitError(PplGenError, ArithmeticError):
+    """A fit had to stop, for instance because its loss became NaN.
+
+    Attributes:
+        run: The run with the last good state, if there is one.
+    """
+
+    run: Any = None
+
+
+class RunError(PplGenError, ValueError):
+    """A run on disk is missing, damaged, or belongs to another story."""

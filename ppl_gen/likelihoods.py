@@ -1,0 +1,226 @@
+"""Likelihoods: laws of an observation, given what the decoder made of the code."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import TorchDistribution
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from ppl_gen.component import Component, built, whole, whole_sizes
+
+
+class Likelihood(Component, ABC):
+    """A law of one observation: a module that turns a decoded tensor into a distribution.
+
+    Args:
+        shape: Shape of one observation.
+        outputs: Numbers the decoder gives for each element of the observation.
+
+    Raises:
+        ValueError: If ``shape`` is empty or holds a size below 1.
+        TypeError: If ``shape`` is not a sequence of whole numbers.
+    """
+
+    shape: tuple[int, ...]
+    outputs: int
+
+    def __init__(self, shape: Sequence[int], outputs: int) -> None:
+        super().__init__()
+        self.shape = whole_sizes("shape", shape)
+        self.outputs = outputs
+
+    @abstractmethod
+    def forward(self, decoded: Tensor) -> TorchDistribution:
+        """The law of the observation.
+
+        Args:
+            decoded: Shape ``(*, outputs, *shape)``.
+
+        Returns:
+            A distribution of batch shape ``(*)`` and event shape ``shape``.
+
+        Raises:
+            ValueError: If ``decoded`` does not end in ``(outputs, *shape)``.
+        """
+
+    def numbers(self, decoded: Tensor) -> tuple[Tensor, ...]:
+        """Split ``(*, outputs, *shape)`` into ``outputs`` tensors of shape ``(*, *shape)``."""
+        expected = (self.outputs, *self.shape)
+        if decoded.shape[-len(expected) :] != expected:
+            raise ValueError(
+                f"decoded must end in the shape {expected}, got {tuple(decoded.shape)}"
+            )
+        return decoded.unbind(-len(expected))
+
+
+class Bernoulli(Likelihood):
+    r"""Every element is 0 or 1, independently given the code.
+
+    .. math:: p(x \mid z) = \prod_d \mathrm{Bernoulli}(x_d \mid \mathrm{sigmoid}(\ell_d(z)))
+
+    Args:
+        shape: Shape of one observation.
+
+    Raises:
+        ValueError: If ``shape`` is empty or holds a size below 1.
+    """
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__(shape, outputs=1)
+
+    def forward(self, decoded: Tensor) -> TorchDistribution:
+        (logits,) = self.numbers(decoded)
+        return dist.Bernoulli(logits=logits).to_event(len(self.shape))
+
+
+class Gaussian(Likelihood):
+    r"""Every element is a real number, seen through normal noise.
+
+    .. math:: p(x \mid z) = \prod_d \mathcal{N}(x_d \mid \mu_d(z), \sigma^2)
+
+    A learned :math:`\sigma` is ``floor + softplus(.)``. Without the floor, one element that is
+    constant in the data, such as a black corner pixel, would be decoded without error, its
+    :math:`\sigma` would go to 0 and the likelihood to infinity.
+
+    Args:
+        shape: Shape of one observation.
+        scale: The standard deviation, in units of the data: a positive number keeps it fixed,
+            ``"learned"`` learns one for all elements, ``"per-pixel"`` lets the decoder give
+            :math:`\sigma_d(z)` beside :math:`\mu_d(z)`.
+        floor: Lower bound of a learned standard deviation, in units of the data.
+
+    Raises:
+        ValueError: If ``scale`` is none of these, ``floor`` is not positive, or ``shape`` is
+            empty or holds a size below 1.
+
+    Reference:
+        Rybkin et al. (2021), the learned common scale, https://arxiv.org/abs/2006.13202
+    """
+
+    def __init__(
+        self, shape: Sequence[int], scale: float | str = "learned", floor: float = 0.01
+    ) -> None:
+        fixed = not isinstance(scale, str) and 0 < scale < math.inf
+        if not (fixed or scale in ("learned", "per-pixel")):
+            raise ValueError(
+                f"scale must be a positive number, 'learned' or 'per-pixel', got {scale!r}"
+            )
+        if not 0 < floor < math.inf:
+            raise ValueError(f"floor must be positive, got {floor}")
+        super().__init__(shape, outputs=2 if scale == "per-pixel" else 1)
+        self.floor = floor
+        self.scale = float(scale) if fixed else scale
+        if scale == "learned":
+            self.raw_scale = nn.Parameter(torch.zeros(()))
+
+    def forward(self, decoded: Tensor) -> TorchDistribution:
+        loc, *per_pixel = self.numbers(decoded)
+        if isinstance(self.scale, str):
+            raw_scale = per_pixel[0] if per_pixel else self.raw_scale
+            scale = self.floor + softplus(raw_scale)
+        else:
+            scale = self.scale
+        return dist.Normal(loc, scale).to_event(len(self.shape))
+
+
+class Categorical(Likelihood):
+    r"""Every element is one of ``categories`` values, 0 to ``categories - 1``.
+
+    .. math:: p(x \mid z) = \prod_d \mathrm{softmax}(\ell_d(z))_{x_d}
+
+    Args:
+        shape: Shape of one observation.
+        categories: Number of values an element can take.
+
+    Raises:
+        ValueError: If ``categories`` is below 2, or ``shape`` is empty or holds a size below 1.
+    """
+
+    def __init__(self, shape: Sequence[int], categories: int) -> None:
+        super().__init__(shape, outputs=whole("categories", categories, least=2))
+
+    def forward(self, decoded: Tensor) -> TorchDistribution:
+        logits = torch.stack(self.numbers(decoded), dim=-1)
+        return dist.Categorical(logits=logits).to_event(len(self.shape))
+
+
+class Poisson(Likelihood):
+    r"""Every element is a count: 0, 1, 2 and so on.
+
+    .. math:: p(x \mid z) = \prod_d \mathrm{Poisson}(x_d \mid \mathrm{softplus}(\ell_d(z)))
+
+    Args:
+        shape: Shape of one observation.
+
+    Raises:
+        ValueError: If ``shape`` is empty or holds a size below 1.
+    """
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__(shape, outputs=1)
+
+    def forward(self, decoded: Tensor) -> TorchDistribution:
+        (raw_rate,) = self.numbers(decoded)
+        # softplus underflows to 0, where the log likelihood of any count but 0 is minus infinity.
+        rate = softplus(raw_rate) + torch.finfo(raw_rate.dtype).eps
+        return dist.Poisson(rate).to_event(len(self.shape))
+
+
+LIKELIHOODS: dict[str, type[Likelihood]] = {
+    "bernoulli": Bernoulli,
+    "gaussian": Gaussian,
+    "categorical": Categorical,
+    "poisson": Poisson,
+}
+
+
+def likelihood(spec: str | Likelihood, shape: Sequence[int]) -> Likelihood:
+    """The likelihood that a specification names, or the given one if it has the right shape.
+
+    Args:
+        spec: A name from ``LIKELIHOODS``, with arguments if any, such as
+            ``"gaussian(scale='per-pixel')"``, or a likelihood.
+        shape: Shape of one observation.
+
+    Raises:
+        ValueError: If the specification cannot be read, or the likelihood has another shape.
+        TypeError: If ``spec`` is neither a string nor a likelihood.
+    """
+    if not isinstance(spec, Likelihood):
+        return built(spec, LIKELIHOODS, "likelihood", shape)
+    if spec.shape != tuple(shape):
+        raise ValueError(
+            f"likelihood must have the shape of an observation, {tuple(shape)}, got {spec.shape}"
+        )
+    return spec
+
+
+def for_support(support: str, categories: int | None = None) -> str:
+    """The likelihood to take for data with this support, as a specification.
+
+    Args:
+        support: ``"binary"``, ``"unit interval"``, ``"real"``, ``"counts"`` or ``"categories"``.
+        categories: Number of values an element can take, for ``"categories"``.
+
+    Raises:
+        ValueError: If the support is unknown, or is ``"categories"`` without their number.
+    """
+    if support == "categories":
+        if categories is None:
+            raise ValueError("categories must be given for the support 'categories', got None")
+        return f"categorical(categories={categories})"
+    specs = {
+        "binary": "bernoulli",
+        "unit interval": "gaussian",
+        "real": "gaussian",
+        "counts": "poisson",
+    }
+    if support not in specs:
+        raise ValueError(f"support must be one of {', '.join(specs)}, categories, got {support!r}")
+    return specs[support]
