@@ -175,11 +175,7 @@ class Pair:
         if isinstance(self.story, Component) and not warm_start:
             pair = as_pair(self.story.rebuild())
         else:
-            try:
-                story, model, guide = copy.deepcopy((self.story, self.model, self.guide))
-            except (TypeError, RuntimeError):  # holds something that cannot be copied: train it
-                story, model, guide = self.story, self.model, self.guide
-            pair = Pair(story, model, guide)
+            pair = self._copy()
         pair.origin = self.origin
         if warm_start:
             store = self._store if self._store["params"] else pyro.get_param_store().get_state()
@@ -188,6 +184,23 @@ class Pair:
                 "constraints": dict(store["constraints"]),
             }
         return pair
+
+    def _copy(self) -> Pair:
+        """Copy all three at once, so that what they share stays shared."""
+        originals = _autoguides(self.guide)
+        # Copying an autoguide takes these two away from it, in Pyro 1.9.2.
+        kept = [(guide._model, guide.master) for guide in originals]
+        try:
+            story, model, guide, wrapped = copy.deepcopy(
+                (self.story, self.model, self.guide, [m for m, _ in kept])
+            )
+        except (TypeError, RuntimeError):  # holds something that cannot be copied: train it
+            story, model, guide, wrapped = self.story, self.model, self.guide, []
+        for original, (own_model, master) in zip(originals, kept, strict=True):
+            original._model, original.master = own_model, master
+        for copied, copied_model in zip(_autoguides(guide), wrapped, strict=False):
+            copied._model = copied_model
+        return Pair(story, model, guide)
 
     def _params(self) -> dict[str, Tensor]:
         return pyro.get_param_store()._params if self._inside else self._store["params"]
@@ -244,6 +257,12 @@ def _owner(program: Program) -> nn.Module | None:
         program = program.func
     owner = program if isinstance(program, nn.Module) else getattr(program, "__self__", None)
     return owner if isinstance(owner, nn.Module) else None
+
+
+def _autoguides(guide: Program) -> list[Any]:
+    module = _owner(guide)
+    inside = module.modules() if module is not None else ()
+    return [m for m in inside if isinstance(m, autoguides.AutoGuide)]
 
 
 def _leaf_copy(value: Tensor) -> Tensor:

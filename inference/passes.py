@@ -12,11 +12,13 @@ import pyro
 import torch
 from opt_einsum import shared_intermediates
 from pyro import poutine
+from pyro.distributions import Independent
 from pyro.infer import TraceEnum_ELBO, infer_discrete
 from pyro.infer.traceenum_elbo import _compute_model_factors
 from pyro.ops.contract import contract_tensor_tree
 from pyro.poutine.util import site_is_factor, site_is_subsample
 from torch import Tensor
+from torch.distributions import kl_divergence
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -24,7 +26,7 @@ from ppl_gen.errors import StoryError
 from ppl_gen.inference.evidence import Evidence, log_evidence
 from ppl_gen.inference.pair import Pair
 from ppl_gen.inference.seeds import seeded
-from ppl_gen.inference.structure import Batch, Nodes, Structure, blame
+from ppl_gen.inference.structure import Batch, Nodes, Structure, blame, trace_nodes
 
 if TYPE_CHECKING:
     from ppl_gen.inference.run import Run
@@ -147,6 +149,25 @@ class Sampler:
         joined = {n: torch.cat([v[n] for v in values]) for n in values[0]}
         latents = {n: v for n, v in joined.items() if not sites[n].observed}
         return latents, {n: v for n, v in joined.items() if sites[n].observed}
+
+    def codes(self, batch: Batch) -> dict[str, tuple[Tensor | None, Tensor | None]]:
+        """Of each local site of the guide: posterior means, and KL from the prior per dimension.
+
+        Both have shape ``(N, *event)``; None where the law has no mean, or where guide and prior
+        do not factorise over dimensions. The KL is analytic where Pyro has it, else of one draw.
+        """
+        with torch.no_grad(), pyro.validation_enabled(False):
+            guide, model = trace_nodes(self.pair, batch, self.kwargs)
+            found = {}
+            for name, node in guide.items():
+                if not self._is_local(node):
+                    continue
+                mean = self._mean(node, 1)
+                found[name] = (
+                    None if mean is None else mean[0],
+                    _kl_per_dimension(node, model[name]) if name in model else None,
+                )
+        return found
 
     def observed(self, batch: Batch) -> dict[str, Tensor]:
         """The data as the model binds them to its sites, ``(*plates, *event)`` each."""
@@ -448,24 +469,48 @@ def evidence_of(
         seed: Of the draws.
         khat: Whether to fit the Pareto tails as well.
     """
-    batch = run.batch(x)
-    with run.pair.active(), seeded(seed):
-        sampler = Sampler(run.pair, run.structure, run.kwargs)
-        rows, together = plan(sampler, batch, draws, memory, predict=False)
-        fixed = sampler.draw_globals(_rows(batch, slice(0, rows)), draws)
-        parts = []
-        for part in row_slices(sampler, batch, rows):
-            weights = []
-            for start in range(0, draws, together):
-                stop = min(draws, start + together)
-                held = {n: v[start:stop] for n, v in fixed.items()}
-                weights.append(sampler.draw(_rows(batch, part), stop - start, held).log_weights.cpu())
-            parts.append(log_evidence(torch.cat(weights), khat))
+    parts = [
+        log_evidence(local, khat) for local, _ in _weighed(run, run.batch(x), draws, memory, seed)
+    ]
     joined = {
         name: torch.cat([getattr(p, name) for p in parts])
         for name in ("nats", "error", "ess", "elbo", "khat")
     }
     return Evidence(**joined, draws=draws)
+
+
+def joint_evidence_of(
+    run: Run, x: Any, draws: int = 1000, *, memory: int = MEMORY, seed: int = 0
+) -> Evidence:
+    """Evidence of all rows together, global latents included: one figure, shape ``(1,)``.
+
+    Only on the data of the fit do the guide's global latents belong to these rows.
+    """
+    batch = () if x is None else run.batch(x)
+    total = torch.zeros(draws, dtype=torch.float64)
+    outer = torch.zeros(draws, dtype=torch.float64)
+    for local, outer in _weighed(run, batch, draws, memory, seed):  # noqa: B007
+        total += local.double().sum(1)
+    return log_evidence((total + outer.double())[:, None])
+
+
+def _weighed(
+    run: Run, batch: Batch, draws: int, memory: int, seed: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Log-weights of a few rows at a time, ``(S, rows)``, and of the global sites, ``(S,)``."""
+    with run.pair.active(), seeded(seed):
+        sampler = Sampler(run.pair, run.structure, run.kwargs)
+        rows, together = plan(sampler, batch, draws, memory, predict=False)
+        fixed = sampler.draw_globals(_rows(batch, slice(0, rows)), draws)
+        for part in row_slices(sampler, batch, rows):
+            local, outer = [], []
+            for start in range(0, draws, together):
+                stop = min(draws, start + together)
+                held = {n: v[start:stop] for n, v in fixed.items()}
+                drawn = sampler.draw(_rows(batch, part), stop - start, held)
+                local.append(drawn.log_weights.cpu())
+                outer.append((drawn.log_p_global - drawn.log_q_global).cpu())
+            yield torch.cat(local), torch.cat(outer)
 
 
 def sample_prior(run: Run, rows: int, seed: int = 0, data: Any = None) -> dict[str, Tensor]:
@@ -533,6 +578,20 @@ def _log_prob(node: Mapping[str, Any]) -> Tensor:
     if isinstance(mask, bool):
         return term if mask else torch.zeros_like(term)
     return torch.where(mask, term, torch.zeros_like(term))
+
+
+def _kl_per_dimension(guide: Mapping[str, Any], model: Mapping[str, Any]) -> Tensor | None:
+    q, p = guide["fn"], model["fn"]
+    if not (isinstance(q, Independent) and isinstance(p, Independent)):
+        return None
+    if q.base_dist.event_shape or p.base_dist.event_shape:
+        return None
+    value = guide["value"]
+    try:
+        divergence = kl_divergence(q.base_dist, p.base_dist)
+    except NotImplementedError:
+        divergence = q.base_dist.log_prob(value) - p.base_dist.log_prob(value)
+    return divergence.expand_as(value) if value.dim() >= divergence.dim() else None
 
 
 def _plain_site(site: Mapping[str, Any]) -> dict[str, Any]:

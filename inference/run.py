@@ -126,13 +126,12 @@ class Run:
         ``pyro.param`` the names given there.
         """
         with self.pair.active():
-            found = {
-                name.partition(".")[2]: value.detach().clone()
-                for name, value in self.pair.parameters().items()
-                if not name.startswith("param.")
-            }
             store = pyro.get_param_store()
-            found.update((name, store[name].detach().clone()) for name in store.keys())  # noqa: SIM118
+            found = {name: store[name].detach().clone() for name in store.keys()}  # noqa: SIM118
+            stored = {id(value) for _, value in store.named_parameters()}
+            for name, value in self.pair.parameters().items():
+                if id(value) not in stored:
+                    found[name.partition(".")[2]] = value.detach().clone()
         return found
 
     def batch(self, data: Any) -> Batch:

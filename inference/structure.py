@@ -12,6 +12,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions import Delta
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_factor, site_is_subsample
 from torch import Tensor
@@ -35,6 +36,7 @@ class Site:
         event_shape: Shape of one value.
         summed: Whether it is enumerated in the model and absent from the guide.
         local: Whether one of its plates is a data plate.
+        point: Whether the guide puts all its mass on one value, as a maximum does.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Site:
     event_shape: tuple[int, ...]
     summed: bool
     local: bool
+    point: bool
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,8 @@ def examine(
     guide, model = trace_nodes(pair, batch, kwargs)
     for program, nodes in (("guide", guide), ("model", model)):
         _check_values(program, nodes)
-    return _describe(model, guide, batch_plates, data_plates, subsamples, batch)
+    points = _points(pair, batch, kwargs, guide)
+    return _describe(model, guide, points, batch_plates, data_plates, subsamples)
 
 
 @contextmanager
@@ -379,13 +383,22 @@ def _check_value_shape(program: str, name: str, node: dict[str, Any]) -> None:
             )
 
 
+def _points(pair: Pair, batch: Batch, kwargs: Mapping[str, Any], guide: Nodes) -> set[str]:
+    """Sites with a ``Delta`` that is the same whenever the guide is run."""
+    deltas = {n: node["value"] for n, node in guide.items() if type(_base(node["fn"])) is Delta}
+    if not deltas:
+        return set()
+    again, _ = trace_nodes(pair, batch, kwargs)
+    return {n for n, value in deltas.items() if torch.equal(value, again[n]["value"])}
+
+
 def _describe(
     model: Nodes,
     guide: Nodes,
+    points: set[str],
     batch_plates: frozenset[str],
     data_plates: frozenset[str],
     subsamples: bool,
-    batch: Batch,
 ) -> Structure:
     sites = {
         name: Site(
@@ -396,6 +409,7 @@ def _describe(
             event_shape=tuple(node["fn"].event_shape),
             summed=not node["is_observed"] and name not in guide,
             local=bool(data_plates & set(_plates_of(node))),
+            point=name in points,
         )
         for name, node in model.items()
         if not (site_is_factor(node))  # type: ignore[arg-type]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
 
@@ -30,6 +30,7 @@ class Finding:
         meaning: What the figure says, in one sentence.
         remedy: What to do, in one sentence; empty if nothing.
         source: Where check and threshold come from.
+        details: Further figures by name, one a latent dimension or a statistic.
     """
 
     check: str
@@ -40,6 +41,7 @@ class Finding:
     meaning: str
     remedy: str
     source: str
+    details: dict[str, list[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,11 @@ class Verdict:
 
     @property
     def status(self) -> Status:
-        """The worst status of all findings."""
-        for status in ("fail", "warn", "pass"):
-            if any(finding.status == status for finding in self.findings):
-                return status
-        return "skipped"
+        """The worst status of all findings; what was skipped lets nothing pass unseen."""
+        found = {finding.status for finding in self.findings}
+        if "fail" in found:
+            return "fail"
+        return "pass" if found == {"pass"} else "warn"
 
     def __getitem__(self, check: str) -> Finding:
         for finding in self.findings:
@@ -67,25 +69,23 @@ class Verdict:
                 return finding
         raise KeyError(f"there is no check {check!r}; there are {[f.check for f in self.findings]}")
 
-    def __rich__(self) -> Table:
+    def __rich__(self) -> Group:
+        skipped = sum(finding.status == "skipped" for finding in self.findings)
+        rest = f", {skipped} checks skipped" if skipped else ""
         table = Table(
-            title=f"verdict: {self.status}  ({self.data} data, {self.draws} draws each)",
+            title=f"verdict: {self.status}  ({self.data} data, {self.draws} draws each{rest})",
             title_justify="left",
+            title_style=f"bold {_COLOURS[self.status]}",
         )
-        for name in ("check", "figure", "good", "status", "what it says, what to do"):
-            table.add_column(name, overflow="fold")
+        for name in ("check", "figure", "good", "status"):
+            table.add_column(name)
+        lines = []
         for f in self.findings:
             figure = "" if math.isnan(f.figure) else f"{f.figure:.4g} {f.unit}"
-            text = f"{f.meaning} {f.remedy}".strip()
-            colour = _COLOURS[f.status]
-            table.add_row(
-                escape(f.check),
-                escape(figure),
-                escape(f.threshold),
-                f"[{colour}]{f.status}[/]",
-                escape(text),
-            )
-        return table
+            status = f"[{_COLOURS[f.status]}]{f.status}[/]"
+            table.add_row(escape(f.check), escape(figure), escape(f.threshold), status)
+            lines.append(f"[bold]{escape(f.check)}[/]: {escape(f'{f.meaning} {f.remedy}'.strip())}")
+        return Group(table, *lines)
 
     def __str__(self) -> str:
         console = Console(width=110, record=True, file=_Nowhere())
@@ -98,6 +98,8 @@ class Verdict:
         for finding in plain["findings"]:
             if not math.isfinite(finding["figure"]):
                 finding["figure"] = None
+            for name, values in finding["details"].items():
+                finding["details"][name] = [v if math.isfinite(v) else None for v in values]
         return json.dumps(plain, indent=2) + "\n"
 
     @classmethod
