@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -108,11 +109,13 @@ def pareto_khat(log_weights: Tensor) -> Tensor:
     from arviz_stats.base import array_stats
 
     weights = log_weights.double().cpu()
-    spread = weights.amax(0) - weights.amin(0)
-    varied = spread > 1e-6
+    # Spreads below single precision's noise are those of an exact guide, and have no tail to fit.
+    varied = weights.amax(0) - weights.amin(0) > 1e-3
     khat = torch.full((data,), -math.inf, dtype=torch.float64)
     if varied.any():
-        _, fitted = array_stats.psislw(weights[:, varied].T.contiguous().numpy(), axis=-1)
+        # ArviZ takes log-likelihoods, whose negatives are the log-weights of leave-one-out.
+        with np.errstate(all="ignore"):
+            _, fitted = array_stats.psislw(-weights[:, varied].T.contiguous().numpy(), axis=-1)
         khat[varied] = torch.as_tensor(fitted, dtype=torch.float64)
     return khat
 

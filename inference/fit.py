@@ -182,7 +182,7 @@ class _Training:
         self.record = record_of(data, part, arguments)
         self.history = History()
         self.steps = 0
-        self.kept = pair.snapshot()
+        self.kept = self.earlier = pair.snapshot()
         self.best = -math.inf
         self.waited = 0
 
@@ -218,7 +218,7 @@ class _Training:
         self.pair.train(True)
         weight, mean = self.settings.kl_weight_at(number), _Mean()
         total = self.settings.epochs * self.batches.count
-        for batch in self.batches.shuffled():
+        for position, batch in enumerate(self.batches.shuffled()):
             noise = torch.get_rng_state()
             with blame("story"):
                 terms, update = self.step(batch, weight)
@@ -226,6 +226,9 @@ class _Training:
             if not math.isfinite(loss):
                 self.pair.train(False)
                 torch.set_rng_state(noise)
+                if position == 0 and self.valid is None:
+                    # The last epoch's weights are the ones that gave this loss.
+                    self.kept = self.earlier
                 raise self._diverged(number, loss, batch)
             optimizer = self.step.prepare()
             for group in optimizer.param_groups:
@@ -262,7 +265,7 @@ class _Training:
     def _keep(self, number: int, valid_elbo: float) -> bool:
         """Keep the weights if they are the ones to keep; say whether to stop."""
         if self.valid is None or number <= self.settings.kl_warmup:
-            self.kept = self.pair.snapshot()
+            self.earlier, self.kept = self.kept, self.pair.snapshot()
             return False
         if valid_elbo > self.best:
             self.best, self.waited = valid_elbo, 0
@@ -281,9 +284,7 @@ class _Training:
             except StoryError as error:
                 where = str(error)
         where = where or (f"parameter {broken[0]!r}" if broken else "a term of the loss")
-        kept = f"the weights after epoch {len(self.history)} are kept"
-        if not len(self.history):
-            kept = "nothing was learned yet"
+        kept = "the last good weights are kept" if len(self.history) else "nothing was learned yet"
         return FitError(
             f"the loss became {loss} in epoch {number}, step {self.steps + 1}; the first that is "
             f"not finite is {where}: lower learning_rate (now {self.settings.learning_rate:g}), "

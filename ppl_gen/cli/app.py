@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from tyro.extras import subcommand_cli_from_dict
-
+import ppl_gen as pg
 from ppl_gen.cli import commands, fitting
-from ppl_gen.cli.console import complain
-from ppl_gen.cli.options import MARKERS
+from ppl_gen.cli.console import complain, show
+from ppl_gen.cli.demo import demo
+from ppl_gen.cli.options import first_line, nearest, run_command, show_choices
 from ppl_gen.errors import PplGenError
 
 COMMANDS = {
@@ -24,9 +24,9 @@ COMMANDS = {
     "report": commands.report,
     "new": commands.new,
     "list": commands.list_names,
-    "demo": fitting.demo,
+    "demo": demo,
 }
-DESCRIPTION = """Write the story of your data; ppl-gen fits it and says whether to trust the posterior.
+HELP = """Write the story of your data; ppl-gen fits it and says whether to trust it.
 
 Examples:
     ppl-gen demo
@@ -35,7 +35,7 @@ Examples:
     ppl-gen report runs/a
     ppl-gen new my_story.py
 
-Each command explains itself: ppl-gen fit --help"""
+Each command explains itself, as in: ppl-gen fit --help"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,16 +69,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(given: list[str]) -> None:
+    first, *rest = given
     if given == ["--version"]:
-        from ppl_gen import __version__
-
-        print(f"ppl-gen {__version__}")
-    elif given[0] == "fit":
-        fitting.run_fit(given[1:])
+        show(f"ppl-gen {pg.__version__}")
+    elif first == "fit":
+        fitting.fit(rest)
+    elif first in COMMANDS:
+        run_command(COMMANDS[first], f"ppl-gen {first}", rest)
+    elif first in ("-h", "--help"):
+        show_choices("ppl-gen", HELP, {name: first_line(run) for name, run in COMMANDS.items()})
     else:
-        subcommand_cli_from_dict(
-            COMMANDS, prog="ppl-gen", description=DESCRIPTION, args=given, config=MARKERS
-        )
+        raise PplGenError(f"there is no command {first!r}: {nearest(first, COMMANDS)}")
 
 
 def _one_line(error: Exception) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any, NoReturn
 
 from rich.console import Console
+from rich.text import Text
 
 WIDTH = 110
 
@@ -21,7 +23,8 @@ def show(result: Any) -> None:
     console = _Console(highlight=False)
     if not console.is_terminal:
         console = _Console(highlight=False, width=WIDTH)
-    console.print(result, markup=False, soft_wrap=isinstance(result, str))
+    text = isinstance(result, str)
+    console.print(Text(result) if text else result, soft_wrap=text)
 
 
 def note(sentence: str) -> None:
@@ -38,6 +41,4 @@ def complain(sentence: str) -> None:
 
 def shown(path: Path) -> str:
     """A path as a shell would take it."""
-    import shlex
-
     return shlex.quote(str(path))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import re
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, make_dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import tyro
+from tyro.extras import subcommand_cli_from_dict
 
 MARKERS = (
     tyro.conf.FlagCreatePairsOff,
@@ -47,7 +49,9 @@ def options_of(
         if default is None:
             plain = Annotated[plain | None, tyro.conf.arg(help_behavior_hint=hint or "")]
         made.append((name, plain, default))
-    required = [(name, plain) for name, plain, default in made if default is inspect.Parameter.empty]
+    required = [
+        (name, plain) for name, plain, default in made if default is inspect.Parameter.empty
+    ]
     optional = [field for field in made if field[2] is not inspect.Parameter.empty]
     cls = make_dataclass("Options", [*required, *optional], frozen=True, kw_only=True)
     cls.__doc__ = readable(inspect.getdoc(function) or "")
@@ -77,6 +81,35 @@ def readable(docstring: str) -> str:
 def first_line(thing: Any) -> str:
     """The summary line of a docstring."""
     return readable(inspect.getdoc(thing) or "").split("\n")[0]
+
+
+def run_command(function: Callable[..., Any], program: str, arguments: Sequence[str]) -> Any:
+    """Call a function with what a command line says; its docstring becomes the help."""
+    text, *_ = readable(inspect.getdoc(function) or "").partition("\nArgs:")
+    return tyro.cli(
+        function, prog=program, description=text.strip(), args=arguments, config=MARKERS
+    )
+
+
+def show_choices(program: str, text: str, lines: Mapping[str, str]) -> None:
+    """Print the help of a program of which one has to choose what to do."""
+    choices = {name: _described(line) for name, line in lines.items()}
+    subcommand_cli_from_dict(choices, prog=program, description=text, args=["--help"])
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The remedy for a name that is not known."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]}?" if near else "XX"
+
+
+def _described(line: str) -> Callable[[], None]:
+    def choice() -> None:
+        pass
+
+    choice.__doc__ = line
+    return choice
 
 
 def _annotated(function: Callable[..., Any]) -> Any:

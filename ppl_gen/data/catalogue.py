@@ -12,6 +12,7 @@ from ppl_gen.data import embedded, synthetic, vision
 from ppl_gen.data.binarise import binarised
 from ppl_gen.data.dataset import Dataset, Part, seeded
 from ppl_gen.data.files import load_file
+from ppl_gen.data.standardise import standardised
 from ppl_gen.data.support import Support, check_support
 from ppl_gen.errors import DataError
 
@@ -31,6 +32,7 @@ def load(
     root: str | os.PathLike[str] | None = None,
     *,
     binarise: str | None = None,
+    standardise: bool = False,
     target: str | None = None,
     download: bool = False,
     seed: int = 0,
@@ -51,6 +53,8 @@ def load(
             PPL_GEN_DATA unless told. Only the image data sets use it.
         binarise: How intensities become 0 and 1: "threshold", "fixed" or "redraw"
             (see ``ppl_gen.data.binarise.binarised``).
+        standardise: Whether to bring every entry of real observations to mean 0 and standard
+            deviation 1 over the train part: for tables whose columns have different units.
         target: The column of a table that holds labels; it is taken out of the observations.
         download: Whether torchvision may fetch an image data set that is missing under ``root``.
         seed: The seed of synthetic draws, of the division at random and of fixed binarisation.
@@ -86,10 +90,13 @@ def load(
         data = _supported(data, wanted)
     if binarise is not None:
         data = binarised(data, binarise, seed)
+    if standardise:
+        data = standardised(data)
     source = {
         "name_or_path": name or str(_path(name_or_path).resolve()),
         "root": None if root is None else str(_path(root).resolve()),
         "binarise": binarise,
+        "standardise": standardise,
         "target": target,
         "download": download,
         "seed": seed,

@@ -1,0 +1,62 @@
+"""``ppl-gen demo``: a first story, fitted, checked and reported."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ppl_gen.cli.commands import make_report, make_verdict
+from ppl_gen.cli.console import note, show, shown
+from ppl_gen.cli.fitting import Output, built, fit_and_tell
+from ppl_gen.cli.sources import read_record
+from ppl_gen.data import Dataset, load
+from ppl_gen.errors import RunError
+from ppl_gen.inference import Settings, disk
+from ppl_gen.story import Story
+
+STORY = {"latent": 8, "likelihood": "bernoulli"}
+SETTINGS = Settings(epochs=150, learning_rate=2e-3, schedule="cosine", device="cpu")
+
+
+def demo(out: Path = Path("runs/demo"), overwrite: bool = False) -> None:
+    """Fit a first story, check it and write its report: a VAE of handwritten digits.
+
+    Examples:
+        ppl-gen demo
+
+    Args:
+        out: A directory for the run; an earlier demo there is replaced.
+        overwrite: Replace another run that is there.
+    """
+    data = load("digits", binarise="redraw")
+    story, data = built("vae", STORY, data, note)
+    output = Output(out, overwrite or _is_demo(out, story, data))
+    disk.check_target(out, output.overwrite)
+    note(f"a VAE with {STORY['latent']} latents, on 8 x 8 digits drawn anew as 0 and 1 each epoch")
+    run = fit_and_tell(story, data, SETTINGS, out, output)
+    note("checking it on digits it has not seen")
+    show(make_verdict(out, run, data.test))
+    report = make_report(out, run, data.test, data.label_names, out / "report.html")
+    show(f"report: {shown(report)}")
+
+
+def _is_demo(out: Path, story: Story, data: Dataset) -> bool:
+    """Whether a demo was run here before, so that nothing else is lost."""
+    if not (out / disk.RECORD).is_file():
+        return False
+    try:
+        record = read_record(out)
+    except RunError:
+        return False
+    settings = {k: v for k, v in asdict(SETTINGS).items() if k != "batch_size"}
+    return (
+        record["story"] == _plain(story.configuration)
+        and record["data"]["source"] == _plain(dict(data.source))
+        and {k: v for k, v in record["settings"].items() if k != "batch_size"} == settings
+    )
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))

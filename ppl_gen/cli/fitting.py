@@ -1,0 +1,321 @@
+"""``ppl-gen fit`` and ``ppl-gen demo``: from data to a run."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, make_dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from pyro.infer.autoguide import AutoGuide
+
+import ppl_gen as pg
+from ppl_gen.cli.console import note, show, shown
+from ppl_gen.cli.options import (
+    MARKERS,
+    first_line,
+    nearest,
+    options_of,
+    run_command,
+    show_choices,
+    values_of,
+)
+from ppl_gen.cli.sources import Source, Unset, flattened, load_recorded, read_record
+from ppl_gen.component import from_configuration
+from ppl_gen.data import Dataset
+from ppl_gen.errors import DataError, FitError, RunError, StoryError
+from ppl_gen.inference import Run, Settings, disk
+from ppl_gen.inference.pair import Pair
+from ppl_gen.inference.seeds import seeded
+from ppl_gen.likelihoods import for_support
+from ppl_gen.models import STORIES
+from ppl_gen.story import Story
+from ppl_gen.story_file import read_story_file
+
+Omit = tyro.conf.OmitArgPrefixes
+Note = Callable[[str], None]
+
+HELP = """Fit a story to data: one of ppl-gen's own by its name, or yours by the path of its file.
+
+Examples:
+    ppl-gen fit vae --data digits --prior mixture --out runs/a
+    ppl-gen fit my_story.py --data measurements.csv --target species --out runs/b
+    ppl-gen fit --config runs/a/run.json --out runs/c
+
+The last makes the same fit again, from the record of a run.
+
+Each story has options of its own, as in: ppl-gen fit vae --help"""
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where the run goes.
+
+    Attributes:
+        out: A directory for the run; by default a new one under runs/.
+        overwrite: Replace a run that is there already.
+        quiet: Print nothing but the result.
+    """
+
+    out: Annotated[Path | None, Unset] = None
+    overwrite: bool = False
+    quiet: bool = False
+
+    def directory(self, story: str, data: str | None) -> Path:
+        """Where to save the run of a story.
+
+        Raises:
+            RunError: If nothing can be saved there.
+        """
+        parts = [Path(part).stem for part in (story, data) if part]
+        name = re.sub(r"[^\w.-]+", "_", "-".join(parts))
+        out, number = self.out or Path("runs", name), 1
+        while self.out is None and not self.overwrite and out.exists():
+            number += 1
+            out = Path("runs", f"{name}-{number}")
+        disk.check_target(out, self.overwrite)
+        return out
+
+    def note(self, sentence: str) -> None:
+        """Print a remark, unless asked to be quiet."""
+        if not self.quiet:
+            note(sentence)
+
+
+def fit(arguments: list[str]) -> None:
+    """Fit a story to data."""
+    first, *rest = arguments or ["--help"]
+    if first in STORIES:
+        fit_named(first, rest)
+    elif first.endswith(".py"):
+        fit_file(Path(first), rest)
+    elif first in ("-h", "--help"):
+        lines = {name: first_line(cls) for name, cls in STORIES.items()}
+        show_choices("ppl-gen fit", HELP, lines)
+    elif first.split("=")[0] == "--config":
+        run_command(fit_again, "ppl-gen fit", arguments)
+    elif first.startswith("-"):
+        raise StoryError("name the story before its options, as in: ppl-gen fit vae --data digits")
+    else:
+        hint = nearest(first, STORIES)
+        raise StoryError(f"there is no story {first!r}, and it is no .py file: {hint}")
+
+
+def fit_named(name: str, arguments: list[str]) -> None:
+    """Fit one of ppl-gen's own stories.
+
+    Args:
+        name: A key of ``STORIES``.
+        arguments: What follows it.
+    """
+    likelihood = {"likelihood": "(default: the one for the data)"}
+    takes = inspect.signature(STORIES[name]).parameters
+    options = options_of(
+        STORIES[name], leave_out=("shape",), hints=likelihood if "likelihood" in takes else None
+    )
+    description = (
+        f"Fit the story {name!r} to data.\n\nExamples:\n"
+        f"    ppl-gen fit {name} --data digits --out runs/a\n"
+        f"    ppl-gen fit {name} --data measurements.csv --epochs 200 --schedule cosine"
+    )
+    parsed = _parsed(f"ppl-gen fit {name}", description, arguments, {_group(name): options})
+    settings, output = _settings(parsed.fit), parsed.output
+    out = output.directory(name, parsed.data.data)
+    data = parsed.data.load()
+    if data is None:
+        raise DataError(f"{name} needs data: name them, as in: ppl-gen fit {name} --data digits")
+    story, data = built(name, values_of(getattr(parsed, _group(name))), data, output.note)
+    fit_and_tell(story, data, settings, out, output)
+
+
+def fit_file(path: Path, arguments: list[str]) -> None:
+    """Fit the story of a user's own file.
+
+    Args:
+        path: The file.
+        arguments: What follows it.
+    """
+    file = shown(path)
+    description = (
+        f"Fit the story in {file} to data.\n\nExamples:\n"
+        f"    ppl-gen fit {file} --data measurements.csv --out runs/b\n"
+        f"    ppl-gen fit {file} --data measurements.csv --target species --epochs 200"
+    )
+    parsed = _parsed(f"ppl-gen fit {file}", description, arguments, {})
+    settings, output = _settings(parsed.fit), parsed.output
+    out = output.directory(path.name, parsed.data.data)
+    data = parsed.data.load()
+    with seeded(settings.seed):
+        pair = read_story_file(path, data)
+    fit_and_tell(pair, data, settings, out, output)
+
+
+def fit_again(
+    config: Path,
+    output: Omit[Output],
+    story: Annotated[Path | None, Unset] = None,
+) -> None:
+    """Make the same fit again: story, data, settings and seed come from the record of a run.
+
+    Examples:
+        ppl-gen fit --config runs/a/run.json --out runs/c
+
+    Args:
+        config: The run.json of a run, or its directory.
+        story: The story file, for a run of your own story: a record holds no code.
+    """
+    record = read_record(config)
+    try:
+        settings = Settings(**record["settings"])
+    except (TypeError, ValueError) as error:
+        raise RunError(f"the settings in {str(config)!r} cannot be read: {error}") from error
+    settings = _settings(settings)
+    source = record["data"]["source"] or {}
+    name = str(record["story"].get("class") or story or "story").rpartition(".")[2].lower()
+    out = output.directory(story.name if story else name, source.get("name_or_path"))
+    data = load_recorded(record)
+    with seeded(settings.seed):
+        told = _story_of(config, record["story"], story, data)
+    fit_and_tell(told, data, settings, out, output, record["kwargs"])
+
+
+def built(name: str, options: Mapping[str, Any], data: Dataset, say: Note) -> tuple[Story, Dataset]:
+    """One of ppl-gen's stories for these data, and the data in the form it takes.
+
+    A likelihood that was not chosen is chosen by what the values are. Observations of several
+    axes are flattened for a story that takes vectors only. It says both.
+
+    Raises:
+        StoryError: If the story cannot be built with these options for these data.
+    """
+    options = dict(options)
+    if "likelihood" in options and options["likelihood"] is None:
+        options["likelihood"] = for_support(data.support, data.categories)
+        say(f"likelihood: {options['likelihood']}, as the values are {data.support}")
+    takes_shape = "shape" in inspect.signature(STORIES[name]).parameters
+
+    def of_shape(shape: tuple[int, ...]) -> Story:
+        return STORIES[name](**({"shape": shape} if takes_shape else {}), **options)
+
+    try:
+        return of_shape(data.shape), data
+    except (TypeError, ValueError) as error:
+        if len(data.shape) > 1:
+            try:
+                story = of_shape((math.prod(data.shape),))
+            except (TypeError, ValueError):
+                pass  # it is not the shape
+            else:
+                say(f"{name} takes vectors: observations of shape {data.shape} are flattened")
+                return story, flattened(data)
+        raise StoryError(f"{name} cannot be built: {error}") from error
+
+
+def fit_and_tell(
+    story: Any,
+    data: Dataset | None,
+    settings: Settings,
+    out: Path,
+    output: Output,
+    kwargs: Mapping[str, Any] | None = None,
+) -> Run:
+    """Fit, save, and say how it went and what to do next.
+
+    Raises:
+        FitError: If the fit had to stop; it says where the last good state is.
+    """
+    if isinstance(story, Pair) and isinstance(story.guide, AutoGuide):
+        output.note(f"the guide is Pyro's {type(story.guide).__name__}")
+    before = _stamp(out)
+    try:
+        run = pg.fit(
+            story,
+            data,
+            kwargs=kwargs,
+            out=out,
+            overwrite=output.overwrite,
+            progress=not output.quiet,
+            **asdict(settings),
+        )
+    except FitError as error:
+        saved = f", in {shown(out)}" if _stamp(out) != before else ""
+        raise FitError(f"{error}{saved}") from error
+    except KeyboardInterrupt:
+        saved = f"; the last whole epoch is in {shown(out)}" if _stamp(out) != before else ""
+        raise KeyboardInterrupt(f"interrupted{saved}") from None
+    show(_summary(run, out))
+    return run
+
+
+def _summary(run: Run, out: Path) -> str:
+    last = run.history.epochs[-1]
+    valid = [e for e in run.history if not math.isnan(e.valid_elbo)]
+    best = max(valid, key=lambda e: e.valid_elbo, default=None)
+    held_out = (
+        f", best on validation data {best.valid_elbo:.3f} (epoch {best.epoch})" if best else ""
+    )
+    story = f" --story {shown(Path(run.pair.origin['file']))}" if run.pair.origin else ""
+    return (
+        f"{shown(out)}: {last.epoch} epochs in {last.seconds:.1f} s, "
+        f"ELBO {last.elbo:.3f} nats a row{held_out}\n"
+        f"next: ppl-gen check {shown(out)}{story}"
+    )
+
+
+def _stamp(out: Path) -> tuple[int, int] | None:
+    try:
+        status = (out / disk.RECORD).stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def _story_of(
+    config: Path, recorded: Mapping[str, Any], file: Path | None, data: Dataset | None
+) -> Story | Pair:
+    if "class" in recorded:
+        if file is not None:
+            raise RunError(f"{str(config)!r} is of {recorded['class']}: leave --story out")
+        return from_configuration(recorded)  # type: ignore[return-value]
+    if "file" not in recorded:
+        raise RunError(f"{str(config)!r} is of a story fitted in Python: fit it again there")
+    if file is None:
+        raise RunError(
+            f"{str(config)!r} is of your file {recorded['file']!r}, and a record holds no code: "
+            f"give it, --story {recorded['file']}"
+        )
+    pair = read_story_file(file, data)
+    if pair.origin is not None and pair.origin["sha256"] != recorded.get("sha256"):
+        note(f"{str(file)!r} has changed since the run was fitted")
+    return pair
+
+
+def _settings(options: Any) -> Settings:
+    """The settings that options ask for, on a device that is there.
+
+    Raises:
+        FitError: If a value is out of its range.
+    """
+    try:
+        settings = options if isinstance(options, Settings) else Settings(**values_of(options))
+        settings.torch_device()
+    except (TypeError, ValueError) as error:
+        raise FitError(str(error)) from error
+    return settings
+
+
+def _parsed(
+    program: str, description: str, arguments: list[str], groups: Mapping[str, type]
+) -> Any:
+    """Read the options of a fit: those of the story, and the three groups all fits have."""
+    every = {**groups, "data": Source, "fit": options_of(Settings), "output": Output}
+    cls = make_dataclass("Arguments", [(name, Omit[group]) for name, group in every.items()])
+    return tyro.cli(cls, prog=program, description=description, args=arguments, config=MARKERS)
+
+
+def _group(name: str) -> str:
+    return name.replace("-", "_")

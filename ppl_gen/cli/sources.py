@@ -1,0 +1,240 @@
+"""Which run, which story and which data a command works on."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from pyro.infer.autoguide import AutoGuide
+
+from ppl_gen.cli.console import note
+from ppl_gen.data import CATALOGUE, Dataset, Part, concat, load
+from ppl_gen.data.standardise import standardised
+from ppl_gen.errors import DataError, RunError
+from ppl_gen.inference import Run, Settings
+from ppl_gen.inference import load as load_run
+from ppl_gen.story_file import read_story_file
+
+Unset = tyro.conf.arg(help_behavior_hint="")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the data come from and how they are read.
+
+    Attributes:
+        data: A data set, as named by ppl-gen list; or the path of a file, ending in .csv,
+            .parquet, .npy, .npz or .pt, or of a folder of images.
+        data_root: The folder of the image data sets, in torchvision's layout; by default the
+            environment variable PPL_GEN_DATA.
+        binarise: How intensities become 0 and 1: at a threshold of 0.5, drawn once (fixed), or
+            drawn anew at every visit (redraw).
+        standardise: Bring every entry of real observations to mean 0 and standard deviation 1.
+        target: The column of a table that holds labels; it is taken out of the observations.
+        support: What the values are; by default inferred from them.
+        download: Let torchvision fetch an image data set that is missing.
+    """
+
+    data: Annotated[str | None, Unset] = None
+    data_root: Annotated[Path | None, Unset] = None
+    binarise: Annotated[Literal["threshold", "fixed", "redraw"] | None, Unset] = None
+    standardise: bool = False
+    target: Annotated[str | None, Unset] = None
+    support: Annotated[
+        Literal["binary", "unit-interval", "real", "counts", "categories"] | None, Unset
+    ] = None
+    download: bool = False
+
+    def load(self) -> Dataset | None:
+        """The data, or None if none are named.
+
+        Raises:
+            DataError: If they cannot be used.
+        """
+        if self.data is None:
+            return None
+        return load(
+            self.data,
+            self.data_root,
+            binarise=self.binarise,
+            standardise=self.standardise,
+            target=self.target,
+            download=self.download,
+            support=None if self.support is None else self.support.replace("-", " "),
+        )
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The run, and the rows to look at it with.
+
+    Attributes:
+        run: The directory of the run.
+        story: The story file that was fitted, for a run of your own story: a run holds no code.
+        data: Other data than those the story was fitted to: a data set or a path.
+        data_root: The folder of the image data sets, if it is elsewhere now.
+        part: The part of the data; by default test, or train where the posterior belongs to it.
+        device: Where to compute: cpu, cuda, cuda:1, or auto.
+    """
+
+    run: tyro.conf.Positional[Path]
+    story: Annotated[Path | None, Unset] = None
+    data: Annotated[str | None, Unset] = None
+    data_root: Annotated[Path | None, Unset] = None
+    part: Annotated[Literal["train", "valid", "test", "all"] | None, Unset] = None
+    device: str = "cpu"
+
+    def open(self) -> Run:
+        """Read the run.
+
+        Raises:
+            RunError: If it is missing, damaged or of another story.
+            StoryError: If the story file cannot be used.
+        """
+        try:
+            device = str(Settings(device=self.device).torch_device())
+        except ValueError as error:
+            raise RunError(str(error)) from error
+        if self.story is None:
+            return load_run(self.run, device=device)
+        source = read_record(self.run)["data"]["source"]
+        try:
+            data = self._reload(source)
+        except DataError:  # the fitted data are gone: others of the same form must do
+            data = None if self.data is None else self._load(source)
+        return load_run(self.run, read_story_file(self.story, data), device)
+
+    def dataset(self, run: Run) -> Dataset | None:
+        """The data that were named, or those the run was fitted to.
+
+        None for the run of a program that holds its data itself.
+
+        Raises:
+            DataError: If they cannot be had.
+        """
+        if not run.data.columns:
+            return None
+        if self.data is not None:
+            return shaped_like(self._load(run.data.source), run.data.columns)
+        data = self._reload(run.data.source)
+        if data is None:
+            raise DataError(
+                f"the run in {str(self.run)!r} does not know where its data came from: "
+                "name the data with --data"
+            )
+        data = shaped_like(data, run.data.columns)
+        warn_if_changed(data, run.data.fingerprint)
+        return data
+
+    def rows(self, run: Run, data: Dataset | None, doing: str) -> Part | None:
+        """The part of the data to work on; it says which."""
+        if data is None:
+            return None
+        name = self.part or natural_part(run)
+        part: Part = concat(*data.parts) if name == "all" else getattr(data, name)
+        which = "all rows" if name == "all" else f"the {name} part"
+        note(f"{doing} on {which} of {data.name!r}: {len(part)} rows")
+        return part
+
+    def _load(self, source: Mapping[str, Any] | None) -> Dataset:
+        """The data that were named, read as the fitted ones were, and brought to their scale."""
+        assert self.data is not None
+        again = {**(source or {}), "name_or_path": self.data, "size": None, "standardise": False}
+        if self.data in CATALOGUE:
+            again["target"] = None
+        data = _load(again, self.data_root)
+        if not (source and source.get("standardise")):
+            return data
+        fitted = _load({**source, "standardise": False}, self.data_root)
+        train = standardised(replace(data, train=fitted.train, valid=data.train)).valid
+        return replace(standardised(replace(data, train=fitted.train)), train=train)
+
+    def _reload(self, source: Mapping[str, Any] | None) -> Dataset | None:
+        return _load(source, self.data_root) if source else None
+
+
+Input = Annotated[Fitted, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="input")]
+
+
+def natural_part(run: Run) -> str:
+    """``"test"`` where the guide takes any rows, ``"train"`` where it belongs to those fitted."""
+    local = any(site.local for site in run.structure.latents)
+    bound = isinstance(run.guide, AutoGuide) or run.structure.subsamples
+    return "test" if local and not bound else "train"
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What a run's ``run.json`` says of story, data and settings.
+
+    Args:
+        path: The file, or the directory of the run.
+
+    Raises:
+        RunError: If it cannot be read.
+    """
+    file = path / "run.json" if path.is_dir() else path
+    try:
+        record = json.loads(file.read_text())
+        complete = {"story", "settings", "data", "kwargs"} <= record.keys()
+        complete = complete and {"source", "columns", "fingerprint"} <= record["data"].keys()
+    except OSError as error:
+        raise RunError(
+            f"{str(file)!r} cannot be read: {error.strerror}; give the run.json of a run"
+        ) from error
+    except (ValueError, AttributeError, TypeError) as error:
+        raise RunError(f"{str(file)!r} is not the record of a run: {error}") from error
+    if not complete:
+        raise RunError(
+            f"{str(file)!r} is not the record of a run: it lacks story, settings or data"
+        )
+    return record
+
+
+def load_recorded(record: Mapping[str, Any]) -> Dataset | None:
+    """The data of a record, in the form they were fitted in; None for a program without data.
+
+    Raises:
+        DataError: If the record does not know where they came from, or they cannot be had.
+    """
+    recorded = record["data"]
+    if not recorded["columns"]:
+        return None
+    if not recorded["source"]:
+        raise DataError("the record does not know where its data came from: name them with --data")
+    data = shaped_like(_load(recorded["source"], None), recorded["columns"])
+    warn_if_changed(data, recorded["fingerprint"])
+    return data
+
+
+def shaped_like(data: Dataset, columns: Any) -> Dataset:
+    """The data, flattened where the story was fitted to flat rows of as many numbers."""
+    shape = tuple(columns[0][0]) if columns else data.shape
+    flat = len(shape) == 1 and len(data.shape) > 1 and math.prod(data.shape) == shape[0]
+    return flattened(data) if flat else data
+
+
+def flattened(data: Dataset) -> Dataset:
+    """The data with every observation as one row of numbers."""
+    train, valid, test = (
+        Part((part.x.flatten(1), *part.columns[1:]), part.redraw) for part in data.parts
+    )
+    return replace(data, train=train, valid=valid, test=test)
+
+
+def warn_if_changed(data: Dataset, fingerprint: str | None) -> None:
+    """Say so if the data are not those that were fitted."""
+    if fingerprint is not None and data.train.fingerprint != fingerprint:
+        note(f"{data.name!r} has changed since the run was fitted")
+
+
+def _load(source: Mapping[str, Any], root: Path | None) -> Dataset:
+    options = {**source, "root": root or source.get("root")}
+    try:
+        return load(options.pop("name_or_path"), **options)
+    except (TypeError, KeyError) as error:
+        raise DataError(f"the record of the data cannot be read: {error}; give --data") from error

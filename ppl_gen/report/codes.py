@@ -1,0 +1,165 @@
+"""The plane of codes: where the data lie in it, and where the guide is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ppl_gen.inference.evidence import Evidence, khat_threshold
+from ppl_gen.report import figures
+from ppl_gen.report.canvas import BAD, FIRST, class_style, legend
+from ppl_gen.report.html import Markup, figure, joined, number, table, tag
+from ppl_gen.report.images import Greys, picture
+from ppl_gen.report.view import NotShown, View, kind_of
+
+JUDGED = 200
+DRAWS = 200
+WORST = 12
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Codes brought into the plane.
+
+    Attributes:
+        points: Shape ``(N, 2)``.
+        axes: What the axes are.
+        how: How the points came about, in a sentence.
+    """
+
+    points: figures.Array
+    axes: tuple[str, str]
+    how: str
+
+
+def plane_of(view: View) -> Plane:
+    """The codes themselves if they have two dimensions, else their principal components."""
+    codes = view.codes
+    size = codes.shape[1]
+    if size == 2:
+        return Plane(codes.numpy(), ("code 1", "code 2"), "The code has two dimensions.")
+    if size == 1:
+        # Multiples of the golden ratio spread evenly, and the same way every time.
+        height = (torch.arange(len(codes), dtype=torch.float64) * 0.6180339887) % 1
+        if view.labels is None:
+            how = "The code has one dimension; the height only spreads the dots."
+            return Plane(torch.stack([codes[:, 0], height], 1).numpy(), ("code", ""), how)
+        height = view.labels.values + (0 if view.labels.names is None else 0.5 * (height - 0.5))
+        points = torch.stack([codes[:, 0], height], 1).numpy()
+        return Plane(
+            points, ("code", "label"), "The code has one dimension; the height is the label."
+        )
+    if len(codes) < 3 or not codes.var(0).any():
+        raise NotShown("The codes of these data do not vary, so they span no plane.")
+    from sklearn.decomposition import PCA
+
+    pca = PCA(2, svd_solver="full")
+    points = pca.fit_transform(codes.numpy())
+    share = pca.explained_variance_ratio_.sum()
+    how = (
+        f"The code has {size} dimensions; shown are its first two principal components, which hold "
+        f"{share:.0%} of the variance of the posterior means, so what overlaps here may be apart."
+    )
+    return Plane(points, ("first component", "second component"), how)
+
+
+def codes(view: View) -> Markup:
+    """Codes in the plane, coloured by label."""
+    plane, labels = plane_of(view), view.labels
+    alt = f"posterior means of {len(plane.points)} codes in the plane"
+    how = f"A dot is the mean of a datum's posterior. {plane.how}"
+    if labels is None:
+        drawn = figures.labelled(plane.points, plane.axes, None, False, alt)
+        caption = f"{how} Good: no holes and no far outliers where the prior has none."
+        return figure(drawn, caption)
+    values = labels.values.numpy()
+    drawn = figures.labelled(plane.points, plane.axes, values, labels.names is not None, alt)
+    if labels.names is None:
+        caption = f"{how} Good: the colour changes smoothly from place to place."
+        return figure(drawn, caption)
+    marks = []
+    for position, value in enumerate(labels.values.unique().tolist()):
+        colour, marker = class_style(position)
+        name, number_ = labels.names[int(value)], str(int(value))
+        marks.append((colour, marker, name if name == number_ else f"{number_}: {name}"))
+    caption = (
+        f"{how} The number stands at the median of its class. Good: equal labels lie together, "
+        "although the story never saw one (unless it conditions on them)."
+    )
+    return joined([legend(marks), figure(drawn, caption)])
+
+
+def khat(view: View) -> Markup:
+    """Where the guide misses the posterior, datum by datum."""
+    points = [s.name for s in view.run.structure.latents if s.local and s.point]
+    if points:
+        raise NotShown(f"The guide gives one value of {points[0]!r} and no posterior to weigh.")
+    plane = plane_of(view)
+    found = view.run.evidence(view.part[:JUDGED], draws=DRAWS, seed=view.seed)
+    threshold, figures_ = khat_threshold(DRAWS), found.khat
+    rows = len(figures_)
+    over = int((figures_ > threshold).sum())
+    exact = int(figures_.isneginf().sum())
+    alt = f"k-hat of {rows} data over the plane of codes, and its histogram; {over} above threshold"
+    drawn = figures.khat_map(
+        plane.points[:rows], plane.axes, figures_.nan_to_num(nan=1.5).numpy(), threshold, alt
+    )
+    words = (
+        ""
+        if not exact
+        else (
+            f" For {exact} the weights are all equal, as for an exact guide (drawn at the lower end)."
+        )
+    )
+    caption = (
+        f"For {over} of {rows} data ({over / rows:.0%}) k-hat is above {threshold:.2f}, the limit at "
+        f"{DRAWS} draws: there the guide misses so much of the posterior that reweighing its draws "
+        f"does not help.{words} Good: few triangles, and not all in one place; a nest of them is a "
+        "kind of datum whose latents should not be believed. The verdict, made with more draws, is "
+        "the one to go by. Source: Vehtari et al. 2024."
+    )
+    marks = [(FIRST, "bar", "within the limit"), (BAD, "^", "above it")]
+    return joined([legend(marks), figure(drawn, caption), _worst(view, found)])
+
+
+def _worst(view: View, found: Evidence) -> Markup:
+    """The data with the largest k-hat."""
+    order = found.khat.nan_to_num(nan=torch.inf).argsort(descending=True, stable=True)
+    rows = [int(row) for row in order[:WORST] if not found.khat[row].isneginf()]
+    if not rows:
+        return Markup()
+    head = tag("h3", "The data with the largest k-hat")
+    if kind_of(view.x) == "image":
+        greys = Greys.of(view.x)
+        thumbs = [
+            figure(
+                picture(view.x[[row]], 1, f"row {int(view.index[row])}", greys),
+                joined(_described(view, found, row), Markup("<br>")),
+            )
+            for row in rows
+        ]
+        return joined([head, tag("div", *thumbs, class_="thumbs")])
+    columns = view.x.flatten(1).shape[1]
+    titles = ["row", *(["label"] if view.labels else []), "k-hat", "effective draws"]
+    titles += [f"column {c + 1}" for c in range(min(columns, 5))] + (["…"] if columns > 5 else [])
+    body = [
+        [
+            *(str(int(view.index[row])), *([view.labels.name(row)] if view.labels else [])),
+            *(_number(found.khat[row]), f"{found.ess[row]:.0f} of {found.draws}"),
+            *(_number(value) for value in view.x[row].flatten()[:5]),
+            *([""] if columns > 5 else []),
+        ]
+        for row in rows
+    ]
+    return joined([head, table(titles, body, "numbers")])
+
+
+def _described(view: View, found: Evidence, row: int) -> list[str]:
+    label = [f"label {view.labels.name(row)}"] if view.labels else []
+    return [f"row {int(view.index[row])}", *label, f"k-hat {found.khat[row]:.2f}"]
+
+
+def _number(value: Tensor) -> str:
+    return number(value.item(), 3)

@@ -1,0 +1,156 @@
+"""What a run says of itself: its story, its verdict, its history."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppl_gen.inference.run import Run
+from ppl_gen.inference.verdict import Finding, Verdict
+from ppl_gen.report import figures
+from ppl_gen.report.canvas import FIRST, SECOND, legend
+from ppl_gen.report.html import Markup, figure, joined, linked, number, table, tag
+from ppl_gen.report.view import NotShown, View
+
+SIGNS = {"pass": "✓", "warn": "!", "fail": "✕", "skipped": "–"}
+
+
+def story_name(run: Run) -> str:
+    """What the story is called: its class, or its file."""
+    told = run.configuration()
+    if "file" in told:
+        return Path(str(told["file"])).name
+    return str(told.get("class") or told.get("object") or "story").rpartition(".")[2]
+
+
+def header(view: View) -> Markup:
+    """Title, badge and facts."""
+    run = view.run
+    parts = [
+        tag("p", "ppl-gen report", class_="kicker"),
+        tag("h1", f"{story_name(run)} on {view.shown.name}"),
+        _overall(run.verdict),
+        tag("dl", *(cell for pair in _facts(view) for cell in pair), class_="facts"),
+    ]
+    return tag("header", *parts)
+
+
+def _overall(verdict: Verdict | None) -> Markup:
+    if verdict is None:
+        return tag("p", badge("skipped", "not checked"), class_="verdict")
+    counts = {s: [f.check for f in verdict.findings if f.status == s] for s in SIGNS}
+    words = "; ".join(f"{status}: {', '.join(names)}" for status, names in counts.items() if names)
+    return tag("p", badge(verdict.status), tag("span", words), class_="verdict")
+
+
+def badge(status: str, words: str = "") -> Markup:
+    """A status as a sign, a word and a colour."""
+    sign = tag("span", SIGNS.get(status, "–"), aria_hidden="true")
+    return tag("span", sign, words or status, class_=f"badge {status}")
+
+
+def _facts(view: View) -> list[tuple[Markup, Markup]]:
+    run, settings = view.run, view.run.settings
+    facts = {"story": tag("code", told_as(run.configuration()))}
+    if run.data.columns:
+        shapes = " and ".join(str(shape) for shape, _ in run.data.columns)
+        facts["fitted to"] = joined([f"{run.data.rows:,} rows of shape {shapes}"])
+    if view.shown.part is not None:
+        some = f"{len(view.index):,} of " if len(view.index) < len(view.shown.part) else ""
+        facts["shown here"] = joined([f"{some}{len(view.shown.part):,} rows"])
+    if view.shown.remark:
+        facts["remark"] = joined([view.shown.remark])
+    facts["fit"] = joined(
+        [
+            f"{len(run.history)} of {settings.epochs} epochs, {settings.optimizer}, "
+            f"learning rate {settings.learning_rate:g}, batches of {settings.batch_size}"
+        ]
+    )
+    facts["seed"] = joined([f"{settings.seed} (fit), {view.seed} (this report)"])
+    facts["versions"] = joined([", ".join(f"{k} {v}" for k, v in run.versions.items())])
+    return [(tag("dt", name), tag("dd", value)) for name, value in facts.items()]
+
+
+def told_as(configuration: Mapping[str, Any]) -> str:
+    """A configuration as the call that makes it, without the arguments that were left out."""
+    if "class" not in configuration:
+        return ", ".join(f"{k} {Path(str(v)).name}" for k, v in configuration.items())
+    given = configuration.get("arguments", {}).items()
+    arguments = ", ".join(f"{name}={_value(value)}" for name, value in given if value is not None)
+    return f"{str(configuration['class']).rpartition('.')[2]}({arguments})"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return told_as(value)
+    if isinstance(value, list | tuple):
+        return f"({', '.join(map(_value, value))}{',' if len(value) == 1 else ''})"
+    return repr(value)
+
+
+def verdict(view: View) -> Markup:
+    """Every finding of the last check."""
+    found = view.run.verdict
+    if found is None:
+        raise NotShown(
+            "The run has not been checked. Make a verdict with: ppl-gen check RUN, then write the "
+            "report again."
+        )
+    rows = f"{found.data:,} rows" if found.data else "the data of the fit"
+    intro = f"Made on {rows} with {found.draws:,} draws each. Believe the posterior as far as this goes."
+    head = ("check", "status", "figure", "good is", "what it says, what to do")
+    return joined([tag("p", intro), table(head, map(_row, found.findings), "findings")])
+
+
+def _row(found: Finding) -> list[str]:
+    figure_ = "–" if math.isnan(found.figure) else f"{number(found.figure)} {found.unit}"
+    remedy = [tag("small", "→ ", linked(found.remedy))] if found.remedy else []
+    return [
+        joined([found.check, tag("small", linked(found.source))]),
+        badge(found.status),
+        figure_,
+        found.threshold or "–",
+        joined([linked(found.meaning), *remedy]),
+    ]
+
+
+def curves(view: View) -> Markup:
+    """ELBO, reconstruction and KL, epoch by epoch."""
+    run, history = view.run, view.run.history
+    panels = []
+    for title, name in (("ELBO", "elbo"), ("reconstruction", "reconstruction"), ("KL", "kl")):
+        train = np.array(history.column(name), dtype=float)
+        valid = np.array(history.column(f"valid_{name}"), dtype=float)
+        if np.isfinite(train).any() or np.isfinite(valid).any():
+            panels.append((f"{title}, nats per datum", train, valid))
+    if not panels:
+        raise NotShown("The run has no history of finite figures.")
+    valid = np.array(history.column("valid_elbo"), dtype=float)
+    watched = np.isfinite(valid).any()
+    kept = _kept(valid, run.settings.kl_warmup)
+    marks = [(FIRST, "line", "training")]
+    if watched:
+        marks.append((SECOND, "dashed", "validation"))
+    if kept is not None:
+        marks.append((SECOND, "o", f"epoch {kept}, whose weights were kept"))
+    last = history.epochs[-1]
+    alt = f"ELBO, reconstruction and KL over {len(history)} epochs"
+    caption = (
+        f"At the end: training ELBO {number(last.elbo)} nats per datum"
+        + (f", validation {number(last.valid_elbo)}" if watched else "")
+        + ". The ELBO is reconstruction minus KL, a lower bound on the log evidence. Good: it has "
+        "come to rest, and validation follows training. A validation ELBO that falls while training "
+        "rises is overfitting; a KL near 0 is a code that is not used. The axes are fitted to the "
+        "second half, so the first epochs may lie outside."
+    )
+    return joined([legend(marks), figure(figures.curves(panels, kept, alt), caption)])
+
+
+def _kept(valid: Any, warmup: int) -> int | None:
+    later = np.where(np.arange(1, len(valid) + 1) > warmup, valid, -np.inf)
+    later = np.nan_to_num(later, nan=-np.inf)
+    return int(later.argmax()) + 1 if np.isfinite(later).any() else None

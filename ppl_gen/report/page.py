@@ -1,0 +1,124 @@
+"""The page: sections in their order, each a picture or the reason why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ppl_gen.errors import PplGenError, RunError
+from ppl_gen.inference.disk import write_file
+from ppl_gen.inference.run import Run
+from ppl_gen.report import codes, facts, pictures
+from ppl_gen.report.html import Markup, joined, tag
+from ppl_gen.report.style import CSS
+from ppl_gen.report.view import View, data_to_show
+
+SECTIONS: dict[str, Callable[[View], Markup]] = {
+    "Verdict": facts.verdict,
+    "Learning curves": facts.curves,
+    "Samples": pictures.samples,
+    "Reconstructions": pictures.reconstructions,
+    "Codes": codes.codes,
+    "Traversals": pictures.traversals,
+    "Interpolations": pictures.interpolations,
+    "Where the guide is wrong": codes.khat,
+}
+# No script, no font, no image from elsewhere: the reader's browser enforces what we promise.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+def write_report(
+    run: Run,
+    path: str | Path,
+    data: Any = None,
+    *,
+    label_names: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Path:
+    """Write what a run can show to one HTML file that needs nothing else.
+
+    Verdict, learning curves, samples beside data, reconstructions, the plane of codes, traversals,
+    interpolations, and where the guide is wrong. What to show is found by tracing: no story is
+    known by name. A section that makes no sense for a story says so in a sentence. The same run,
+    data and seed give the same file, since it bears no date.
+
+    Args:
+        run: The fitted story.
+        path: The file to write; it appears whole or not at all.
+        data: Rows to show: a data set, of which the test part is taken; one of its parts; a tensor,
+            an array, a table or a tuple of columns. By default the data of the fit are loaded
+            again, if they came from :func:`ppl_gen.data.load`. Up to 500 rows are shown.
+        label_names: What the classes are called, class 0 first; a data set brings its own.
+        seed: Of the choice of rows and of every draw.
+
+    Returns:
+        The path.
+
+    Raises:
+        RunError: If the file cannot be written.
+        DataError: If the data are of no known kind.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise RunError(
+            f"{str(path)!r} cannot be written: there is no directory {str(path.parent)!r}"
+        )
+    view = View(run, data_to_show(run, data), seed, label_names)
+    write_file(path, page(view).encode())
+    return path
+
+
+def page(view: View) -> str:
+    """The report as one HTML document."""
+    title = f"{facts.story_name(view.run)} on {view.shown.name}"
+    sections = _sections(view)
+    links = [tag("a", heading, href=f"#{_anchor(heading)}") for heading, _ in sections]
+    parts = [
+        tag("section", tag("h2", heading), body, id=_anchor(heading)) for heading, body in sections
+    ]
+    head = [
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        tag("title", f"{title} - ppl-gen report"),
+        tag("style", Markup(CSS)),
+    ]
+    foot = "Written by ppl-gen. This file needs no network and holds no script."
+    body = [
+        facts.header(view),
+        tag("main", tag("nav", *links, aria_label="sections"), *parts),
+        tag("footer", foot),
+    ]
+    html = tag("html", tag("head", *head), tag("body", *body), lang="en")
+    return f"<!DOCTYPE html>\n{html}\n"
+
+
+def _sections(view: View) -> list[tuple[str, Markup]]:
+    """Headings and bodies; neighbours with the same reason to be empty become one."""
+    found: list[tuple[list[str], Markup, bool]] = []
+    for heading, section in SECTIONS.items():
+        try:
+            body, empty = section(view), False
+        except PplGenError as error:
+            body, empty = tag("p", _sentence(error), class_="note"), True
+        if empty and found and found[-1][2] and found[-1][1] == body:
+            found[-1][0].append(heading)
+        else:
+            found.append(([heading], body, empty))
+    return [(_listed(headings), body) for headings, body, _ in found]
+
+
+def _sentence(error: PplGenError) -> str:
+    text = str(error).strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def _listed(headings: Sequence[str]) -> str:
+    first, *others = headings
+    lower = [heading[0].lower() + heading[1:] for heading in others]
+    return first if not lower else ", ".join([first, *lower[:-1]]) + f" and {lower[-1]}"
+
+
+def _anchor(heading: str) -> str:
+    return "-".join(heading.lower().replace(",", "").split())
