@@ -47,9 +47,7 @@ def main(options: Options) -> None:
     """Fit, measure, print."""
     data = pg.data.load("mnist", options.root, binarise="redraw")
     train = concat(data.train, data.valid)
-    story = VAE(
-        data.shape, latent=50, likelihood="bernoulli", hidden=(200, 200), activation="tanh"
-    )
+    story = VAE(data.shape, latent=50, likelihood="bernoulli", hidden=(200, 200), activation="tanh")
     begun = time.perf_counter()
     run = pg.fit(
         story,

@@ -194,9 +194,7 @@ def _write_observed(sampler: Sampler, batch: Batch, writer: _Writer) -> None:
 class _Writer:
     """Knows the dimensions of every site, and hands pieces to a sink."""
 
-    def __init__(
-        self, sink: Sink, structure: Structure, size: int, coords: dict[str, Any]
-    ) -> None:
+    def __init__(self, sink: Sink, structure: Structure, size: int, coords: dict[str, Any]) -> None:
         self.sink = sink
         self.structure = structure
         self.size = size
@@ -249,7 +247,13 @@ class _Writer:
         )  # fmt: skip
 
     def _create(
-        self, group: str, name: str, dims: list[str], shape: list[int], dtype: Any, chunks: list[int]
+        self,
+        group: str,
+        name: str,
+        dims: list[str],
+        shape: list[int],
+        dtype: Any,
+        chunks: list[int],
     ) -> None:
         if (group, name) in self.made:
             return

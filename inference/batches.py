@@ -76,7 +76,9 @@ class Batches:
             yield self.part.batch(index)[: self.arguments]
 
 
-def prepare(data: Any, model: Callable[..., Any], kwargs: Mapping[str, Any]) -> tuple[Part | None, int]:
+def prepare(
+    data: Any, model: Callable[..., Any], kwargs: Mapping[str, Any]
+) -> tuple[Part | None, int]:
     """The data as columns, and how many of them the model is called with.
 
     A data set's labels are handed to programs that require a second argument; columns that were

@@ -108,7 +108,9 @@ def posterior_findings(subject: _Subject) -> list[Finding]:
     elif local and not (structure.takes_batches and subject.batch):
         reason = "The story takes its data whole, so no datum has a weight of its own."
     elif not local and run.data.fingerprint != subject.fingerprint:
-        reason = "All latents are global: check them on the data of the fit, check(run, data.train)."
+        reason = (
+            "All latents are global: check them on the data of the fit, check(run, data.train)."
+        )
     if reason:
         return [subject.skipped(name, reason) for name in names]
     if not local:
@@ -116,9 +118,7 @@ def posterior_findings(subject: _Subject) -> list[Finding]:
             run, subject.data, subject.draws, memory=subject.memory, seed=subject.seed
         )
         return [evidence(found, "evidence of all data"), gap(found), joint_khat(found)]
-    found = evidence_of(
-        run, subject.data, subject.draws, memory=subject.memory, seed=subject.seed
-    )
+    found = evidence_of(run, subject.data, subject.draws, memory=subject.memory, seed=subject.seed)
     named = "predictive density" if structure.has_globals else "evidence"
     return [evidence(found, f"{named} per datum"), gap(found), khat(found)]
 
@@ -201,7 +201,9 @@ def khat(found: Evidence) -> Finding:
         _grade(share, 0.05, 0.20),
         f"For {share:.1%} of the data the guide misses so much of the posterior that its draws "
         "cannot be reweighed.",
-        "" if share <= 0.05 else f"Distrust the latents of rows such as {worst.tolist()}; give "
+        ""
+        if share <= 0.05
+        else f"Distrust the latents of rows such as {worst.tolist()}; give "
         "the guide heavier tails or more room (posterior='full').",
         "Vehtari et al. 2024; Yao et al. 2018",
         {"worst rows": [float(i) for i in worst], "worst k-hat": found.khat[worst].tolist()},
@@ -230,7 +232,9 @@ def joint_khat(found: Evidence) -> Finding:
         if status != "fail"
         else "The guide misses so much of the posterior of the global latents that its draws cannot "
         "be reweighed.",
-        "" if status == "pass" else "Let the learning rate fall (schedule='cosine'), or take a "
+        ""
+        if status == "pass"
+        else "Let the learning rate fall (schedule='cosine'), or take a "
         "guide with correlations, such as AutoMultivariateNormal.",
         "Yao et al. 2018",
     )
@@ -410,5 +414,3 @@ def settled(history: History) -> Finding:
 
 def _grade(figure: float, good: float, bad: float) -> Status:
     return "pass" if figure <= good else "warn" if figure <= bad else "fail"
-
-

@@ -242,7 +242,9 @@ def _read_file(path: Path, name: str, digest: Any) -> bytes:
     try:
         content = (path / name).read_bytes()
     except OSError as error:
-        raise RunError(f"{name} of the run in {str(path)!r} cannot be read: {error.strerror}") from error
+        raise RunError(
+            f"{name} of the run in {str(path)!r} cannot be read: {error.strerror}"
+        ) from error
     if _digest(content) != digest:
         size = digest.get("bytes") if isinstance(digest, dict) else None
         how = (

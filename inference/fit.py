@@ -169,7 +169,8 @@ class _Training:
             rows_valid, count = prepare(validation, pair.model, kwargs)
             self.valid = Batches(rows_valid, count, 1, device)
             self.valid.batch_size = min(
-                self.valid.size, max(1000, rows) if self.structure.takes_batches else self.valid.size
+                self.valid.size,
+                max(1000, rows) if self.structure.takes_batches else self.valid.size,
             )
         example = self.batches.example(self.batches.batch_size)
         plain = choose_elbo(pair, self.structure, example, kwargs)
@@ -232,7 +233,9 @@ class _Training:
                 raise self._diverged(number, loss, batch)
             optimizer = self.step.prepare()
             for group in optimizer.param_groups:
-                group["lr"] = self.settings.learning_rate * self.settings.rate_at(self.steps / total)
+                group["lr"] = self.settings.learning_rate * self.settings.rate_at(
+                    self.steps / total
+                )
             update()
             self.steps += 1
             mean.add(terms, rows_of(batch))

@@ -65,7 +65,9 @@ def choose_elbo(
 def _has_analytic_kl(
     pair: Pair, structure: Structure, batch: Batch, kwargs: dict[str, Any]
 ) -> bool:
-    if not structure.same_order or isinstance(poutine.unwrap(pair.guide), poutine.messenger.Messenger):
+    if not structure.same_order or isinstance(
+        poutine.unwrap(pair.guide), poutine.messenger.Messenger
+    ):
         return False
     known = False
     with torch.no_grad():
@@ -138,9 +140,7 @@ class Objective:
         self.size = size
         self.free_bits = free_bits
 
-    def __call__(
-        self, batch: Batch, kwargs: dict[str, Any], kl_weight: float = 1.0
-    ) -> Terms:
+    def __call__(self, batch: Batch, kwargs: dict[str, Any], kl_weight: float = 1.0) -> Terms:
         """Estimate the terms on one batch."""
         traces: list[Any] = getattr(self.elbo, "traces", [])
         traces.clear()

@@ -194,7 +194,9 @@ class Sampler:
         guide_trace = self._guide(batch, draws, fixed)
         guide = _sample_sites(guide_trace)
         log_q, log_q_global = self._sums(guide.values(), batch, draws)
-        latents = {n: self._value(node, draws) for n, node in guide.items() if n in self.structure.sites}
+        latents = {
+            n: self._value(node, draws) for n, node in guide.items() if n in self.structure.sites
+        }
         replayed = poutine.replay(self.pair.model, trace=guide_trace)
         if self.summed:
             log_p, log_p_global, likelihood = self._summed_out(guide_trace, batch, draws)
@@ -224,7 +226,9 @@ class Sampler:
                 likelihood[name] = inner if self._is_local(model[name]) else outer
         predicted = {}
         if predict:
-            again = poutine.replay(poutine.uncondition(self.pair.model), trace=_latent(replayed_trace))
+            again = poutine.replay(
+                poutine.uncondition(self.pair.model), trace=_latent(replayed_trace)
+            )
             with blame("model"):
                 drawn = poutine.trace(self._plated(again, draws)).get_trace(*batch, **self.kwargs)
             nodes = _sample_sites(drawn)
@@ -244,9 +248,7 @@ class Sampler:
     def _value(self, node: Mapping[str, Any], draws: int) -> Tensor:
         """A site's value as ``(S, *plates, *event)``, plates from the outermost dimension in."""
         events = len(node["fn"].event_shape)
-        dims = sorted(
-            f.dim for f in node["cond_indep_stack"] if f.vectorized and f.name != DRAWS
-        )
+        dims = sorted(f.dim for f in node["cond_indep_stack"] if f.vectorized and f.name != DRAWS)
         value = node["value"]
         batch = [1] * (1 + self.structure.nesting)
         own = value.shape[: value.dim() - events]
@@ -321,7 +323,9 @@ class Sampler:
         """As :meth:`_sums`, for a model whose enumerated sites are summed out exactly."""
         nesting = self.structure.nesting + bool(self.at_once)
         elbo = TraceEnum_ELBO(max_plate_nesting=nesting, strict_enumeration_warning=False)
-        fixed = poutine.replay(poutine.infer_config(self.pair.guide, _plain_site), trace=guide_trace)
+        fixed = poutine.replay(
+            poutine.infer_config(self.pair.guide, _plain_site), trace=guide_trace
+        )
         with blame("model"):
             model, guide = next(
                 elbo._get_traces(
@@ -384,7 +388,9 @@ class Sampler:
         for name, node in nodes["guide"].items():
             value, events = node["value"], len(node["fn"].event_shape)
             axis = value.dim() - events - 1 - self.structure.nesting
-            chosen[name] = value.select(axis, draw) if axis >= 0 and value.shape[axis] > 1 else value
+            chosen[name] = (
+                value.select(axis, draw) if axis >= 0 and value.shape[axis] > 1 else value
+            )
         for program, own in (("guide", self.pair.guide), ("model", self.pair.model)):
             condition = poutine.condition(own, data=chosen)
             alone = _sample_sites(poutine.trace(condition).get_trace(*batch, **self.kwargs))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from typing import TYPE_CHECKING, Protocol
 
 from ppl_gen.inference.history import Epoch
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 LINES = 10
 
@@ -32,10 +32,21 @@ def reporter(epochs: int, shown: bool, console: Console | None = None) -> Iterat
         shown: Whether to show anything.
         console: Where; the standard error by default, so that output can be piped.
     """
-    console = console or Console(stderr=True)
     if not shown:
         yield lambda epoch: None
-    elif console.is_terminal:
+        return
+    # Importing rich draws from Python's random module.
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = console or Console(stderr=True)
+    if console.is_terminal:
         with Progress(
             TextColumn("fit"),
             BarColumn(),
@@ -46,7 +57,9 @@ def reporter(epochs: int, shown: bool, console: Console | None = None) -> Iterat
             transient=False,
         ) as progress:
             task = progress.add_task("fit", total=epochs, figures="")
-            yield lambda epoch: progress.update(task, completed=epoch.epoch, figures=_figures(epoch))
+            yield lambda epoch: progress.update(
+                task, completed=epoch.epoch, figures=_figures(epoch)
+            )
     else:
         every = max(1, epochs // LINES)
 

@@ -68,7 +68,9 @@ class Settings:
             _check(name, value is None or value >= 1, "at least 1", value)
         _check("clip", self.clip is None or self.clip > 0, "positive", self.clip)
         _check("seed", 0 <= self.seed < 2**32, "from 0 to 2**32 - 1", self.seed)
-        _check("schedule", self.schedule in ("constant", "cosine"), "constant or cosine", self.schedule)
+        _check(
+            "schedule", self.schedule in ("constant", "cosine"), "constant or cosine", self.schedule
+        )
         known = ", ".join(OPTIMIZERS)
         _check("optimizer", self.optimizer in OPTIMIZERS, f"one of {known}", self.optimizer)
 

@@ -32,7 +32,7 @@ class Site:
         name: Its name.
         law: Name of its distribution's class in the model.
         observed: Whether the data are bound to it.
-        plates: Names of the plates around it, from the outermost batch dimension in.
+        plates: Names of the vectorised plates around it, from the outermost batch dimension in.
         event_shape: Shape of one value.
         summed: Whether it is enumerated in the model and absent from the guide.
         local: Whether one of its plates is a data plate.
@@ -56,9 +56,12 @@ class Structure:
     Attributes:
         sites: Sites of the model in order, without those that plates draw their indices from.
         batch_plates: Plates as large as the batch. Their terms have to be weighted.
-        data_plates: All plates over observations; ``batch_plates`` and those which already have
-            the size of the data set, by ``plate(..., subsample=)``.
-        subsamples: Whether the program picks its own mini-batch and has to be given all the data.
+        data_plates: The vectorised plates over observations: those of ``batch_plates``, those that
+            already have the size of the data set, by ``plate(..., subsample=)``, and those by
+            which a program picks its own mini-batch.
+        subsamples: Whether the program picks its own mini-batch.
+        keeps_rows: Whether the programs keep parameters for every datum, which may then be neither
+            shuffled nor left out.
         nesting: How many batch dimensions, from the right, belong to plates.
         enumerated: Whether a site of model or guide is marked for enumeration.
         same_order: Whether model and guide name their common sites in the same order.
@@ -69,6 +72,7 @@ class Structure:
     batch_plates: frozenset[str]
     data_plates: frozenset[str]
     subsamples: bool
+    keeps_rows: bool
     nesting: int
     enumerated: bool
     same_order: bool
@@ -90,9 +94,20 @@ class Structure:
         return any(not site.local for site in self.latents)
 
     @property
+    def needs_all(self) -> str:
+        """Why the programs have to be given all the data at once; empty if they need not."""
+        if self.subsamples:
+            return "the program picks its own mini-batch by plate(..., subsample_size=)"
+        if self.keeps_rows:
+            return "the programs keep parameters for every datum"
+        if not self.batch_plates | self.data_plates:
+            return "no plate of the model has the size of the batch"
+        return ""
+
+    @property
     def takes_batches(self) -> bool:
-        """Whether the program can be given some rows of the data at a time."""
-        return bool(self.data_plates) and not self.subsamples
+        """Whether the programs can be given some rows of the data at a time."""
+        return not self.needs_all
 
 
 class Weights(Messenger):
@@ -113,6 +128,18 @@ class Weights(Messenger):
             msg["scale"] = msg["scale"] * self.latent
 
 
+class Indices(Messenger):
+    """Choose the rows that plates with these names take."""
+
+    def __init__(self, chosen: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.chosen = chosen
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if site_is_subsample(msg) and msg["name"] in self.chosen:  # type: ignore[arg-type]
+            msg["value"] = self.chosen[msg["name"]]
+
+
 def examine(
     pair: Pair, example: Callable[[int], Batch], size: int, rows: int, kwargs: Mapping[str, Any]
 ) -> Structure:
@@ -129,26 +156,41 @@ def examine(
         StoryError: If a program raises, a site is missing or too many, shapes disagree, a datum is
             outside its likelihood's support, or a plate has another size than the data.
     """
-    plates = _probe_plates(pair, example, size, kwargs)
+    plates, keeps_rows = _probe(pair, example, size, kwargs)
     batch_plates = frozenset(n for n, p in plates.items() if p.follows)
-    fixed = {n: p for n, p in plates.items() if p.external}
-    for name, plate in fixed.items():
-        if plate.size != size:
+    for name, plate in plates.items():
+        if plate.external and plate.size != size:
             raise StoryError(
                 f"plate {name!r} must have the size of the data, {size}, got {plate.size}: "
                 f"give it size={size}, or size=len(x) and let the batch be weighted"
             )
-    data_plates = batch_plates | frozenset(fixed)
     subsamples = any(p.subsamples for p in plates.values())
-    batch = example(rows if data_plates and not subsamples else size)
-    if not data_plates:
-        data_plates = frozenset(n for n, p in plates.items() if p.subsamples)
+    over_data = {n for n, p in plates.items() if p.follows or p.external}
+    batch = example(rows if over_data and not subsamples and not keeps_rows else size)
+    over_data = over_data or {n for n, p in plates.items() if p.subsamples}
     _check_sites(pair, batch, kwargs)
     guide, model = trace_nodes(pair, batch, kwargs)
     for program, nodes in (("guide", guide), ("model", model)):
         _check_values(program, nodes)
-    points = _points(pair, batch, kwargs, guide)
-    return _describe(model, guide, points, batch_plates, data_plates, subsamples)
+    both = [*model.values(), *guide.values()]
+    dims = [f.dim for node in both for f in node["cond_indep_stack"] if f.vectorized]
+    data_plates = frozenset(n for n in over_data if not plates[n].sequential)
+    common = [name for name in guide if name in model]
+    return Structure(
+        sites=_describe(model, guide, data_plates, _points(pair, batch, kwargs, guide)),
+        batch_plates=batch_plates,
+        data_plates=data_plates,
+        subsamples=subsamples,
+        keeps_rows=keeps_rows,
+        nesting=-min(dims, default=0),
+        enumerated=any(
+            node["infer"].get("enumerate") is not None
+            for node in both
+            if not node["is_observed"] and node["fn"].has_enumerate_support
+        ),
+        same_order=common == [name for name in model if name in guide],
+        elements=_elements(model, data_plates, len(batch[0]) if over_data and batch else 1),
+    )
 
 
 @contextmanager
@@ -182,49 +224,86 @@ class _Plate:
     follows: bool = False
     external: bool = False
     subsamples: bool = False
+    sequential: bool = False
 
 
-class _PlateSizes(Messenger):
-    """Collect what plates are asked for, even by a program that fails later."""
+class PlateSizes(Messenger):
+    """Collect the size of every plate and how many indices it takes, None for all of them."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seen: dict[str, tuple[int, int | None]] = {}
+        self.sequential: set[str] = set()
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         if site_is_subsample(msg):  # type: ignore[arg-type]
             law, given = msg["fn"], msg["value"]
             taken = len(given) if given is not None else law.subsample_size
-            self.seen[msg["name"]] = (law.size, taken)
+            if msg["name"] not in self.seen or taken is not None:
+                self.seen[msg["name"]] = (law.size, taken)
+            return
+        for frame in msg["cond_indep_stack"]:
+            if not frame.vectorized:
+                self.sequential.add(frame.name)
+
+    def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
+        """A plate without a size has that of what is in it."""
+        for frame in msg["cond_indep_stack"]:
+            if frame.vectorized and frame.size < 0:
+                law = msg["fn"].batch_shape
+                size = law[frame.dim] if len(law) >= -frame.dim else 1
+                known, _ = self.seen.get(frame.name, (1, None))
+                self.seen[frame.name] = (max(size, known), None)
 
 
-def _probe_plates(
+def _probe(
     pair: Pair, example: Callable[[int], Batch], size: int, kwargs: Mapping[str, Any]
-) -> dict[str, _Plate]:
-    """Run the model on three rows and on two, and see which plates change."""
+) -> tuple[dict[str, _Plate], bool]:
+    """Run copies of the programs on three rows and on two: which plates, which parameters change?
+
+    Parameters that change with the rows, or programs that bear all rows but not some, say that
+    something is kept for every datum.
+    """
     if size < 3:
-        return {}
-    seen = []
-    for rows in (3, 2):
-        sizes = _PlateSizes()
-        with pair.scratch(), pyro.validation_enabled(False), sizes, torch.random.fork_rng():
-            try:
-                poutine.trace(pair.model).get_trace(*example(rows), **kwargs)
-            except Exception:  # noqa: S110  # what plates were met before says enough
-                pass
-        seen.append(sizes.seen)
+        return {}, False
+    seen, kept = [], []
+    with torch.random.fork_rng():
+        for rows in (3, 2):
+            sizes = PlateSizes()
+            kept.append(_try_out(pair, sizes, example(rows), kwargs))
+            seen.append(sizes)
+        keeps_rows = kept[0] != kept[1]
+        if not keeps_rows and kept[0] is None:
+            keeps_rows = _try_out(pair, PlateSizes(), example(size), kwargs) is not None
     plates = {}
-    for name, (three, taken) in seen[0].items():
-        two, other_taken = seen[1].get(name, (three, taken))
-        plate = plates[name] = _Plate(three)
+    for name, (three, taken) in seen[0].seen.items():
+        two, other_taken = seen[1].seen.get(name, (three, taken))
+        plate = plates[name] = _Plate(three, sequential=name in seen[0].sequential)
         if taken is None:
             plate.follows = (three, two) == (3, 2)
         elif (taken, other_taken) == (3, 2):
             plate.follows = (three, two) == (3, 2)
             plate.external = three == two
         else:
-            plate.subsamples = True
-    return plates
+            plate.subsamples = taken < three
+    return plates, keeps_rows
+
+
+def _try_out(
+    pair: Pair, sizes: PlateSizes, batch: Batch, kwargs: Mapping[str, Any]
+) -> dict[str, torch.Size] | None:
+    """Shapes of the parameters after a run of a copy; None if a program raises."""
+    copy = pair.fresh(warm_start=True)
+    with copy.scratch(), pyro.validation_enabled(False), sizes:
+        shapes: dict[str, torch.Size] | None = {}
+        for program in (copy.guide, copy.model):
+            try:
+                program(*batch, **kwargs)
+            except Exception:
+                shapes = None
+        if shapes is None:
+            return None
+        return {name: value.shape for name, value in copy.parameters().items()}
 
 
 def trace_nodes(pair: Pair, batch: Batch, kwargs: Mapping[str, Any]) -> tuple[Nodes, Nodes]:
@@ -250,14 +329,17 @@ def trace_nodes(pair: Pair, batch: Batch, kwargs: Mapping[str, Any]) -> tuple[No
 
 def _check_sites(pair: Pair, batch: Batch, kwargs: Mapping[str, Any]) -> None:
     """Hold each program's sites against the other's before one is run on the other's draws."""
+    handlers = isinstance(poutine.unwrap(pair.guide), Messenger)
     with pair.scratch():
-        with blame("model"):
+        guide = poutine.Trace()
+        if not handlers:
+            with blame("guide"):
+                guide = poutine.trace(pair.guide).get_trace(*batch, **kwargs)
+        indices = {n: v["value"] for n, v in guide.nodes.items() if site_is_subsample(v)}
+        with blame("model"), Indices(indices):
             alone = poutine.trace(pair.model).get_trace(*batch, **kwargs)
-        if isinstance(poutine.unwrap(pair.guide), Messenger):
-            return
-        with blame("guide"):
-            guide = poutine.trace(pair.guide).get_trace(*batch, **kwargs)
-    _compare(_sites(alone), _sites(guide))
+    if not handlers:
+        _compare(_sites(alone), _sites(guide))
 
 
 def _sites(trace: Any) -> Nodes:
@@ -323,7 +405,7 @@ def _check_values(program: str, nodes: Nodes) -> None:
             continue
         _check_value_shape(program, name, node)
         support = getattr(law, "support", None)
-        if support is None or law.__dict__.get("_validate_args") is False:
+        if support is None or _unchecked(law):
             continue
         try:
             inside = support.check(value)
@@ -331,6 +413,15 @@ def _check_values(program: str, nodes: Nodes) -> None:
             continue
         if not inside.all():
             raise outside_support(name, law, value, inside, node["is_observed"])
+
+
+def _unchecked(law: Any) -> bool:
+    """Whether the program asked for no validation, as for grey values under a Bernoulli."""
+    while law.__dict__.get("_validate_args") is not False:
+        if not hasattr(law, "base_dist"):
+            return False
+        law = law.base_dist
+    return True
 
 
 def outside_support(name: str, law: Any, value: Tensor, inside: Tensor, data: bool) -> StoryError:
@@ -393,57 +484,38 @@ def _points(pair: Pair, batch: Batch, kwargs: Mapping[str, Any], guide: Nodes) -
 
 
 def _describe(
-    model: Nodes,
-    guide: Nodes,
-    points: set[str],
-    batch_plates: frozenset[str],
-    data_plates: frozenset[str],
-    subsamples: bool,
-) -> Structure:
-    sites = {
+    model: Nodes, guide: Nodes, data_plates: frozenset[str], points: set[str]
+) -> dict[str, Site]:
+    return {
         name: Site(
             name=name,
             law=type(_base(node["fn"])).__name__,
             observed=bool(node["is_observed"]),
-            plates=_plates_of(node),
+            plates=_plates_of(node, vectorized=True),
             event_shape=tuple(node["fn"].event_shape),
             summed=not node["is_observed"] and name not in guide,
             local=bool(data_plates & set(_plates_of(node))),
             point=name in points,
         )
         for name, node in model.items()
-        if not (site_is_factor(node))  # type: ignore[arg-type]
+        if not site_is_factor(node)  # type: ignore[arg-type]
     }
-    both = [*model.values(), *guide.values()]
-    dims = [f.dim for node in both for f in node["cond_indep_stack"] if f.vectorized]
+
+
+def _elements(model: Nodes, data_plates: frozenset[str], rows: int) -> float:
+    """Observed numbers per datum."""
     observed = sum(
         node["value"].numel()
         for node in model.values()
         if node["is_observed"] and isinstance(node["value"], Tensor)
     )
-    rows = max(
-        [f.size for n in model.values() for f in n["cond_indep_stack"] if f.name in data_plates],
-        default=1,
-    )
-    common = [name for name in guide if name in model]
-    return Structure(
-        sites=sites,
-        batch_plates=batch_plates,
-        data_plates=data_plates,
-        subsamples=subsamples,
-        nesting=-min(dims, default=0),
-        enumerated=any(
-            node["infer"].get("enumerate") is not None
-            for node in both
-            if not node["is_observed"] and node["fn"].has_enumerate_support
-        ),
-        same_order=common == [name for name in model if name in guide],
-        elements=observed / rows,
-    )
+    frames = [f for node in model.values() for f in node["cond_indep_stack"]]
+    sizes = [f.size for f in frames if f.name in data_plates and f.size > 0]
+    return observed / max(sizes, default=rows)
 
 
-def _plates_of(node: dict[str, Any]) -> tuple[str, ...]:
-    frames = node["cond_indep_stack"]
+def _plates_of(node: dict[str, Any], vectorized: bool = False) -> tuple[str, ...]:
+    frames = [f for f in node["cond_indep_stack"] if f.vectorized or not vectorized]
     return tuple(f.name for f in sorted(frames, key=lambda f: f.dim or 0))
 
 

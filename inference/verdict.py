@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
-
-from rich.console import Console, Group
-from rich.markup import escape
-from rich.table import Table
+from typing import TYPE_CHECKING, Any, Literal
 
 from ppl_gen.errors import RunError
+
+if TYPE_CHECKING:
+    from rich.console import Group
 
 Status = Literal["pass", "warn", "fail", "skipped"]
 _COLOURS = {"pass": "green", "warn": "yellow", "fail": "red", "skipped": "dim"}
@@ -70,6 +70,10 @@ class Verdict:
         raise KeyError(f"there is no check {check!r}; there are {[f.check for f in self.findings]}")
 
     def __rich__(self) -> Group:
+        from rich.console import Group
+        from rich.markup import escape
+        from rich.table import Table
+
         skipped = sum(finding.status == "skipped" for finding in self.findings)
         rest = f", {skipped} checks skipped" if skipped else ""
         table = Table(
@@ -88,9 +92,11 @@ class Verdict:
         return Group(table, *lines)
 
     def __str__(self) -> str:
-        console = Console(width=110, record=True, file=_Nowhere())
-        console.print(self)
-        return console.export_text()
+        from rich.console import Console
+
+        text = io.StringIO()
+        Console(width=110, file=text).print(self)
+        return text.getvalue()
 
     def to_json(self) -> str:
         """The verdict as JSON; figures that were skipped are null."""
@@ -118,11 +124,3 @@ class Verdict:
             return cls(tuple(findings), int(plain["data"]), int(plain["draws"]))
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"the verdict cannot be read: {error}") from error
-
-
-class _Nowhere:
-    def write(self, text: str) -> int:
-        return len(text)
-
-    def flush(self) -> None:
-        pass

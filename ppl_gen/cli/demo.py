@@ -16,8 +16,8 @@ from ppl_gen.errors import RunError
 from ppl_gen.inference import Settings, disk
 from ppl_gen.story import Story
 
-STORY = {"latent": 8, "likelihood": "bernoulli"}
-SETTINGS = Settings(epochs=150, learning_rate=2e-3, schedule="cosine", device="cpu")
+STORY = {"latent": 8, "prior": "mixture", "likelihood": "bernoulli", "posterior": "full"}
+SETTINGS = Settings(epochs=400, learning_rate=2e-3, schedule="cosine", device="cpu")
 
 
 def demo(out: Path = Path("runs/demo"), overwrite: bool = False) -> None:
@@ -34,7 +34,8 @@ def demo(out: Path = Path("runs/demo"), overwrite: bool = False) -> None:
     story, data = built("vae", STORY, data, note)
     output = Output(out, overwrite or _is_demo(out, story, data))
     disk.check_target(out, output.overwrite)
-    note(f"a VAE with {STORY['latent']} latents, on 8 x 8 digits drawn anew as 0 and 1 each epoch")
+    options = ", ".join(f"{name} {value}" for name, value in STORY.items())
+    note(f"fitting a VAE ({options}) to 8 x 8 digits, drawn anew as 0 and 1 at every visit")
     run = fit_and_tell(story, data, SETTINGS, out, output)
     note("checking it on digits it has not seen")
     show(make_verdict(out, run, data.test))

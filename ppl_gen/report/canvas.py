@@ -128,9 +128,8 @@ def _mark(colour: str, mark: str) -> Markup:
         "D": '<path d="M10 1L15 6L10 11L5 6Z" fill="C"/>',
         "bar": '<path d="M3 1H17V11H3Z" fill="C" fill-opacity="0.55"/>',
     }
-    return tag(
-        "svg", Markup(shapes[mark].replace("C", colour)), viewBox="0 0 20 12", aria_hidden="true"
-    )
+    shape = Markup(shapes[mark].replace('"C"', f'"{colour}"'))
+    return tag("svg", shape, viewBox="0 0 20 12", aria_hidden="true")
 
 
 def class_style(position: int) -> tuple[str, str]:
@@ -141,5 +140,6 @@ def class_style(position: int) -> tuple[str, str]:
 
 def without_frame(axes: Axes) -> None:
     """Take the lines around the axes away, and the ticks with them."""
-    axes.spines[:].set_visible(False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
     axes.tick_params(length=0)

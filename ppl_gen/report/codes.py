@@ -98,28 +98,22 @@ def khat(view: View) -> Markup:
         raise NotShown(f"The guide gives one value of {points[0]!r} and no posterior to weigh.")
     plane = plane_of(view)
     found = view.run.evidence(view.part[:JUDGED], draws=DRAWS, seed=view.seed)
-    threshold, figures_ = khat_threshold(DRAWS), found.khat
-    rows = len(figures_)
-    over = int((figures_ > threshold).sum())
-    exact = int(figures_.isneginf().sum())
+    threshold, rows = khat_threshold(DRAWS), len(found.khat)
+    over = int((found.khat > threshold).sum())
+    exact = int(found.khat.isneginf().sum())
     alt = f"k-hat of {rows} data over the plane of codes, and its histogram; {over} above threshold"
     drawn = figures.khat_map(
-        plane.points[:rows], plane.axes, figures_.nan_to_num(nan=1.5).numpy(), threshold, alt
-    )
-    words = (
-        ""
-        if not exact
-        else (
-            f" For {exact} the weights are all equal, as for an exact guide (drawn at the lower end)."
-        )
+        plane.points[:rows], plane.axes, found.khat.nan_to_num(nan=1.5).numpy(), threshold, alt
     )
     caption = (
-        f"For {over} of {rows} data ({over / rows:.0%}) k-hat is above {threshold:.2f}, the limit at "
-        f"{DRAWS} draws: there the guide misses so much of the posterior that reweighing its draws "
-        f"does not help.{words} Good: few triangles, and not all in one place; a nest of them is a "
+        f"For {over} of {rows} data ({over / rows:.0%}) k-hat is above {threshold:.2f}, the limit "
+        f"at {DRAWS} draws: there the guide misses so much of the posterior that reweighing its "
+        "draws does not help. Good: few triangles, and not all in one place; a nest of them is a "
         "kind of datum whose latents should not be believed. The verdict, made with more draws, is "
         "the one to go by. Source: Vehtari et al. 2024."
     )
+    if exact:
+        caption += f" For {exact} all weights are equal, as for an exact guide; see the lower end."
     marks = [(FIRST, "bar", "within the limit"), (BAD, "^", "above it")]
     return joined([legend(marks), figure(drawn, caption), _worst(view, found)])
 

@@ -42,7 +42,8 @@ def header(view: View) -> Markup:
 def _overall(verdict: Verdict | None) -> Markup:
     if verdict is None:
         return tag("p", badge("skipped", "not checked"), class_="verdict")
-    counts = {s: [f.check for f in verdict.findings if f.status == s] for s in SIGNS}
+    worst_first = ("fail", "warn", "pass", "skipped")
+    counts = {s: [f.check for f in verdict.findings if f.status == s] for s in worst_first}
     words = "; ".join(f"{status}: {', '.join(names)}" for status, names in counts.items() if names)
     return tag("p", badge(verdict.status), tag("span", words), class_="verdict")
 
@@ -101,20 +102,21 @@ def verdict(view: View) -> Markup:
             "report again."
         )
     rows = f"{found.data:,} rows" if found.data else "the data of the fit"
-    intro = f"Made on {rows} with {found.draws:,} draws each. Believe the posterior as far as this goes."
+    intro = f"Made on {rows} with {found.draws:,} draws each: how far to believe the posterior."
     head = ("check", "status", "figure", "good is", "what it says, what to do")
     return joined([tag("p", intro), table(head, map(_row, found.findings), "findings")])
 
 
 def _row(found: Finding) -> list[str]:
     figure_ = "–" if math.isnan(found.figure) else f"{number(found.figure)} {found.unit}"
-    remedy = [tag("small", "→ ", linked(found.remedy))] if found.remedy else []
+    remedy = [tag("p", "→ ", linked(found.remedy))] if found.remedy else []
+    source = [tag("small", "Source: ", linked(found.source))] if found.source else []
     return [
-        joined([found.check, tag("small", linked(found.source))]),
+        found.check,
         badge(found.status),
         figure_,
         found.threshold or "–",
-        joined([linked(found.meaning), *remedy]),
+        joined([linked(found.meaning), *remedy, *source]),
     ]
 
 
@@ -143,9 +145,9 @@ def curves(view: View) -> Markup:
         f"At the end: training ELBO {number(last.elbo)} nats per datum"
         + (f", validation {number(last.valid_elbo)}" if watched else "")
         + ". The ELBO is reconstruction minus KL, a lower bound on the log evidence. Good: it has "
-        "come to rest, and validation follows training. A validation ELBO that falls while training "
-        "rises is overfitting; a KL near 0 is a code that is not used. The axes are fitted to the "
-        "second half, so the first epochs may lie outside."
+        "come to rest, and validation follows training. A validation ELBO that falls while "
+        "training rises is overfitting; a KL near 0 is a code that is not used. The axes are "
+        "fitted to the second half, so the first epochs may lie outside."
     )
     return joined([legend(marks), figure(figures.curves(panels, kept, alt), caption)])
 

@@ -113,7 +113,7 @@ def marginals(data: Array, drawn: Array, titles: Sequence[str], alt: str) -> Mar
 
 def _histograms(axes: Axes, data: Array, drawn: Array) -> None:
     both = np.concatenate([data, drawn])
-    bins: Any = np.histogram_bin_edges(both[np.isfinite(both)], bins=24)
+    bins = np.histogram_bin_edges(both[np.isfinite(both)], bins=24).tolist()
     for values, colour in ((data, FIRST), (drawn, SECOND)):
         axes.hist(values, bins, density=True, color=colour, alpha=0.45)
         axes.hist(values, bins, density=True, color=colour, histtype="step", linewidth=1.2)
@@ -267,7 +267,7 @@ def khat_map(
         bar = figure.colorbar(points, ax=left, label="k-hat", extend="max", pad=0.01, fraction=0.05)
         bar.outline.set_visible(False)
         _plane_axes(left, axis_titles)
-        bins: Any = np.linspace(-0.5, 1.5, 33)
+        bins = np.linspace(-0.5, 1.5, 33).tolist()
         right.hist(shown[~over], bins, color=FIRST, alpha=0.75)
         right.hist(shown[over], bins, color=BAD, alpha=0.85, hatch="////", edgecolor=PAPER)
         right.axvline(threshold, color=BAD, linewidth=1.4, dashes=(4, 2))

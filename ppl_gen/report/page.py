@@ -10,7 +10,7 @@ from ppl_gen.errors import PplGenError, RunError
 from ppl_gen.inference.disk import write_file
 from ppl_gen.inference.run import Run
 from ppl_gen.report import codes, facts, pictures
-from ppl_gen.report.html import Markup, joined, tag
+from ppl_gen.report.html import Markup, tag
 from ppl_gen.report.style import CSS
 from ppl_gen.report.view import View, data_to_show
 

@@ -124,8 +124,8 @@ def reconstructions(view: View) -> Markup:
             cells.append(tag("div", class_="wide"))
         caption = (
             "Above the data, below what the story expects at the mean of the code's posterior. "
-            "Good: the same thing in the same place, without the noise. A sharp picture of something "
-            f"else is a guide that misreads; a blur is a code that is too small. {error}"
+            "Good: the same thing in the same place, without the noise. A sharp picture of "
+            f"something else is a guide that misreads; a blur is a code that is too small. {error}"
         )
         return figure(tag("div", *cells[:-1], class_="strips"), caption)
     x, expected = _flat(view.x), _flat(view.reconstructed)
@@ -230,8 +230,8 @@ def interpolations(view: View) -> Markup:
             row = torch.stack([view.x[a].float(), *decoded[i].float(), view.x[b].float()])
             cells += _strip(between[i], "", row, greys, apart=(1, 1 + len(steps)))
         caption += (
-            " Two pictures that fade into each other mean a way that leaves the data. The outermost "
-            "images are the data themselves."
+            " Two pictures that fade into each other mean a way that leaves the data. The "
+            "outermost images are the data themselves."
         )
         return figure(tag("div", *cells, class_="strips"), caption)
     if kind == "plane":

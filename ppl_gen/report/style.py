@@ -70,7 +70,7 @@ th, td { padding: 9px 16px 9px 0; border-bottom: 1px solid var(--line); vertical
 td small { display: block; color: var(--muted); font-size: 0.84rem; }
 table.findings td:nth-child(5) { min-width: 19em; }
 table.findings td:first-child { font-weight: 600; }
-table.findings td:first-child small { font-weight: 400; max-width: 15em; }
+table.findings td p { margin: 2px 0; font-weight: 600; }
 table.numbers td { font-variant-numeric: tabular-nums; white-space: nowrap; }
 footer { color: var(--muted); font-size: 0.86rem; padding-top: 18px; padding-bottom: 40px;
   border-top: 1px solid var(--line); }

@@ -100,9 +100,7 @@ def data_to_show(run: Run, data: Any = None) -> Shown:
     if data is not None and not isinstance(data, Dataset):
         return Shown(fitted, as_part(data))
     if data is None and run.data.source is None:
-        return Shown(
-            fitted, remark="No data were given, and the run does not know how to load its own."
-        )
+        return Shown(fitted, remark="No data were given, and the run cannot load its own again.")
     remark = ""
     if data is None:
         try:
@@ -173,9 +171,7 @@ class View:
         """The latent site whose values are the codes."""
         own = [site for site in self.run.structure.latents if site.local]
         if not own:
-            raise NotShown(
-                "The story has no latent of its own for each datum, so there is no code."
-            )
+            raise NotShown("The story has no latent of its own for each datum: there is no code.")
         alone = [site for site in own if not site.summed and len(site.plates) == 1]
         for size in (1, 0):
             for site in alone:
@@ -194,9 +190,7 @@ class View:
         """Posterior means of the code, ``(N, d)``, in double precision."""
         codes = self.posterior_means[self.code.name].reshape(len(self.part), -1).double()
         if not codes.isfinite().all():
-            raise NotShown(
-                "The codes are not finite: fit the story again with a lower learning rate."
-            )
+            raise NotShown("The codes are not finite: fit again with a lower learning rate.")
         return codes
 
     @cached_property

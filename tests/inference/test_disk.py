@@ -40,9 +40,7 @@ def test_what_comes_back_gives_the_same_figures(run: pg.Run, tmp_path: Path) -> 
     run.save(tmp_path / "a")
     test = pg.data.load("iris").test
 
-    assert torch.equal(
-        pg.load(tmp_path / "a").evidence(test, 50).nats, run.evidence(test, 50).nats
-    )
+    assert torch.equal(pg.load(tmp_path / "a").evidence(test, 50).nats, run.evidence(test, 50).nats)
 
 
 def test_the_record_alone_gives_the_same_fit_again(run: pg.Run, tmp_path: Path) -> None:

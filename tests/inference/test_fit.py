@@ -227,9 +227,7 @@ def test_a_loss_that_turns_nan_stops_the_fit_and_leaves_the_last_good_state(
 ) -> None:
     out = tmp_path / "run"
     with pytest.raises(pg.FitError, match=r"nan in epoch \d+, step \d+.*site 'x'") as caught:
-        pg.fit(
-            Diverging(), torch.ones(20), epochs=50, learning_rate=0.1, out=out, progress=False
-        )
+        pg.fit(Diverging(), torch.ones(20), epochs=50, learning_rate=0.1, out=out, progress=False)
 
     run = caught.value.run
     assert 0 < run.story.loc.abs() <= 0.25
