@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ppl_gen.data import Dataset, Part
 from ppl_gen.errors import DataError
+from ppl_gen.inference.batches import rows_of, some_rows
 from ppl_gen.inference.pair import Pair, Program
 from ppl_gen.inference.passes import MEMORY, Draws, Sampler, plan, row_slices
 from ppl_gen.inference.seeds import seeded
@@ -78,11 +79,11 @@ def to_arviz(
     """
     pair = Pair((model, guide), model, guide, borrowed=True)
     batch = _arguments(data)
-    size = len(batch[0]) if batch and isinstance(batch[0], Tensor) and batch[0].dim() else 1
+    size = rows_of(batch)
     given = dict(kwargs or {})
     seed = options.pop("seed", 0)
     with pair.evaluating(), seeded(seed):
-        structure = examine(pair, _example(batch, size), size, size, given)
+        structure = examine(pair, lambda rows: some_rows(batch, slice(0, rows)), size, size, given)
         return pair_to_arviz(
             pair, structure, batch, draws=draws, kwargs=given, out=out, seed=seed, **options
         )
@@ -112,7 +113,7 @@ def pair_to_arviz(
         sampler = Sampler(pair, structure, kwargs)
         sink = sink_for(out)
         try:
-            writer = _Writer(sink, structure, len(batch[0]) if batch else 1, dict(coords or {}))
+            writer = _Writer(sink, structure, sampler.size(batch), dict(coords or {}))
             _write_posterior(sampler, batch, draws, memory, set(groups), writer)
             if {"prior", "prior_predictive"} & set(groups):
                 count = min(draws, 100) if prior_draws is None else prior_draws
@@ -136,12 +137,14 @@ def _write_posterior(
     predict = "posterior_predictive" in groups
     rows, together = plan(sampler, batch, draws, memory, predict)
     first = next(row_slices(sampler, batch, rows))
-    fixed = sampler.draw_globals(_part(batch, first), draws)
+    with sampler.showing(batch, first) as shown:
+        fixed = sampler.draw_globals(shown, draws)
     for part in row_slices(sampler, batch, rows):
         for start in range(0, draws, together):
             stop = min(draws, start + together)
             held = {n: v[start:stop] for n, v in fixed.items()}
-            drawn = sampler.draw(_part(batch, part), stop - start, held, predict)
+            with sampler.showing(batch, part) as shown:
+                drawn = sampler.draw(shown, stop - start, held, predict)
             place = (slice(start, stop), part, draws, together, rows)
             for group, values in _grouped(drawn, sampler.structure).items():
                 if group in groups:
@@ -174,7 +177,8 @@ def _write_prior(
     for part in row_slices(sampler, batch, rows):
         for start in range(0, draws, together):
             stop = min(draws, start + together)
-            latents, observed = sampler.draw_prior(_part(batch, part), stop - start)
+            with sampler.showing(batch, part) as shown:
+                latents, observed = sampler.draw_prior(shown, stop - start)
             kept = globals_kept.setdefault(start, {})
             for name, value in latents.items():
                 if not sampler.structure.sites[name].local:
@@ -281,21 +285,6 @@ def _arguments(data: Any) -> Batch:
         return (data.fixed().x,)
     arguments = data if isinstance(data, tuple) else (data,)
     return tuple(torch.as_tensor(a) if isinstance(a, np.ndarray) else a for a in arguments)
-
-
-def _example(batch: Batch, size: int) -> Callable[[int], Batch]:
-    def example(rows: int) -> Batch:
-        return _part(batch, slice(0, rows), size)
-
-    return example
-
-
-def _part(batch: Batch, part: slice, size: int | None = None) -> Batch:
-    """Some rows of every tensor that has as many rows as the first."""
-    size = len(batch[0]) if size is None and batch else size
-    return tuple(
-        a[part] if isinstance(a, Tensor) and a.dim() and len(a) == size else a for a in batch
-    )
 
 
 def _version() -> str:

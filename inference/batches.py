@@ -126,4 +126,15 @@ def _positional(model: Callable[..., Any], kwargs: Mapping[str, Any]) -> tuple[i
 
 def rows_of(batch: Batch) -> int:
     """How many rows a batch has; 1 if it has no columns."""
-    return len(batch[0]) if batch and isinstance(batch[0], Tensor) else 1
+    return len(batch[0]) if batch and isinstance(batch[0], Tensor) and batch[0].dim() else 1
+
+
+def some_rows(batch: Batch, part: slice) -> Batch:
+    """Some rows of every tensor that has as many rows as the first."""
+    rows = rows_of(batch)
+    return tuple(
+        column[part]
+        if isinstance(column, Tensor) and column.dim() and len(column) == rows
+        else column
+        for column in batch
+    )

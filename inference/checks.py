@@ -230,8 +230,8 @@ def joint_khat(found: Evidence) -> Finding:
         status,
         "The guide covers the posterior of the global latents well enough to reweigh its draws."
         if status != "fail"
-        else "The guide misses so much of the posterior of the global latents that its draws cannot "
-        "be reweighed.",
+        else "The guide misses so much of the posterior of the global latents that its draws "
+        "cannot be reweighed.",
         ""
         if status == "pass"
         else "Let the learning rate fall (schedule='cosine'), or take a "
@@ -338,7 +338,7 @@ def posterior_predictive(subject: _Subject) -> Finding:
         status,
         "Data replicated from the posterior have the mean and the spread of the data."
         if status == "pass"
-        else f"The {named} differs in replicated data by {off:.1%} of the data's standard deviation.",
+        else f"The {named} is off in replicated data, by {off:.1%} of the data's deviation.",
         "" if status == "pass" else "Choose a likelihood that can say what the data do.",
         "Gelman et al. 1996",
         details,
@@ -388,7 +388,7 @@ def settled(history: History) -> Finding:
     per datum rose from the first half to the second. It passes below 0.1 nats or within two
     standard errors of the noise, and fails from 1 nat on (our limits).
     """
-    elbo = torch.tensor(history.column("elbo"), dtype=torch.float64)
+    elbo = torch.tensor(history["elbo"], dtype=torch.float64)
     elbo = elbo[elbo.isfinite()]
     if len(elbo) < 20:
         reason = f"Needs at least 20 epochs to look at, got {len(elbo)}."

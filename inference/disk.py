@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -191,13 +192,9 @@ def _read_story(path: Path, recorded: dict[str, Any], given: Any) -> Pair:
     pair = as_pair(given)
     if isinstance(pair.story, Component) and "class" in recorded:
         _compare_configurations(recorded, pair.story.configuration)
-    if pair.origin is not None and "sha256" in recorded:
-        if pair.origin["sha256"] != recorded["sha256"]:
-            import warnings
-
-            warnings.warn(
-                f"{pair.origin['file']!r} has changed since the run was fitted", stacklevel=3
-            )
+    origin = pair.origin or {}
+    if origin.get("sha256", "") != recorded.get("sha256", origin.get("sha256", "")):
+        warnings.warn(f"{origin['file']!r} has changed since the run was fitted", stacklevel=3)
     return pair.fresh(warm_start=True)
 
 

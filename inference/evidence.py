@@ -106,7 +106,7 @@ def pareto_khat(log_weights: Tensor) -> Tensor:
     draws, data = log_weights.shape
     if draws < 25:
         return torch.full((data,), torch.nan, dtype=torch.float64)
-    from arviz_stats.base import array_stats
+    from arviz_stats.base import array_stats  # pyright: ignore[reportPrivateImportUsage]
 
     weights = log_weights.double().cpu()
     # Spreads below single precision's noise are those of an exact guide, and have no tail to fit.

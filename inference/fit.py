@@ -14,7 +14,7 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.infer import ELBO
+from pyro.infer import ELBO, is_validation_enabled
 from pyro.infer.autoguide import AutoGuide
 
 from ppl_gen.data import Dataset
@@ -189,7 +189,7 @@ class _Training:
 
     def run(self, report: Reporter) -> None:
         """Take every epoch, until the last or until the validation ELBO stops rising."""
-        validate = pyro.infer.is_validation_enabled()
+        validate = is_validation_enabled()
         begun = time.perf_counter()
         for number in range(1, self.settings.epochs + 1):
             # What torch and Pyro check at every site is checked once on every row, then trusted.
@@ -244,7 +244,7 @@ class _Training:
 
     def _validation(self) -> tuple[float, float, float]:
         if self.valid is None:
-            return (math.nan,) * 3
+            return math.nan, math.nan, math.nan
         mean = _Mean()
         # The same noise at every epoch, so that epochs differ by their weights alone.
         with seeded(self.settings.seed), torch.no_grad():

@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, overload
 
 from ppl_gen.errors import RunError
 
@@ -57,14 +58,16 @@ class History:
     def __iter__(self) -> Iterator[Epoch]:
         return iter(self.epochs)
 
+    @overload
+    def __getitem__(self, key: int) -> Epoch: ...
+
+    @overload
+    def __getitem__(self, key: str) -> list[float]: ...
+
     def __getitem__(self, key: int | str) -> Epoch | list[float]:
         if isinstance(key, int):
             return self.epochs[key]
         return [getattr(epoch, key) for epoch in self.epochs]
-
-    def column(self, name: str) -> list[float]:
-        """One figure of every epoch, by its name in :class:`Epoch`."""
-        return [getattr(epoch, name) for epoch in self.epochs]
 
     def with_epoch(self, epoch: Epoch) -> History:
         """The history with one more epoch."""
@@ -85,18 +88,15 @@ class History:
         Raises:
             RunError: If a column is missing or a cell is not a number.
         """
-        whole = {"epoch", "steps"}
         try:
-            return cls(
-                tuple(
-                    Epoch(
-                        **{
-                            f.name: (int if f.name in whole else float)(row[f.name])
-                            for f in fields(Epoch)
-                        }
-                    )
-                    for row in csv.DictReader(io.StringIO(text))
-                )
-            )
+            return cls(tuple(map(_epoch, csv.DictReader(io.StringIO(text)))))
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"the history is not a table of epochs: {error}") from error
+
+
+def _epoch(row: dict[str, Any]) -> Epoch:
+    whole = {"epoch", "steps"}
+    figures: dict[str, Any] = {
+        f.name: (int if f.name in whole else float)(row[f.name]) for f in fields(Epoch)
+    }
+    return Epoch(**figures)

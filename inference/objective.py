@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from pyro import poutine
-from torch.distributions import kl_divergence
 from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 from torch import Tensor
+from torch.distributions import kl_divergence
 
 from ppl_gen.errors import StoryError
 from ppl_gen.inference.pair import Pair
@@ -74,13 +74,17 @@ def _has_analytic_kl(
         guide = poutine.trace(pair.guide).get_trace(*batch, **kwargs)
         model = poutine.trace(poutine.replay(pair.model, trace=guide)).get_trace(*batch, **kwargs)
     for site in structure.latents:
+        if site.name not in guide.nodes or site.name not in model.nodes:
+            return False
         q, p = guide.nodes[site.name]["fn"], model.nodes[site.name]["fn"]
         if not q.has_rsample:
             return False
         try:
-            kl_divergence(q, p)
+            divergence = kl_divergence(q, p)
         except NotImplementedError:
             continue
+        if divergence.isinf().any():  # q reaches beyond p's support: its draws may not
+            return False
         known = True
     return known
 
@@ -184,6 +188,7 @@ class Objective:
             kl = sum(
                 guide.nodes[site.name]["log_prob_sum"] - model.nodes[site.name]["log_prob_sum"]
                 for model, guide in traces
+                if site.name in guide.nodes
             ) / len(traces)
             lack = lack + torch.relu(kl_weight * self.free_bits * self.size - kl)
         return lack

@@ -12,12 +12,16 @@ import pyro
 import pyro.infer.autoguide as autoguides
 import torch
 from pyro import poutine
+from pyro.poutine.messenger import _context_wrap
 from torch import Tensor, nn
 
 from ppl_gen.component import Component
 from ppl_gen.errors import RunError, StoryError
 
 Program = Callable[..., Any]
+
+# Under these names Pyro's bounds keep running averages, which are no parameters of the programs.
+_BASELINE = "__baseline_avg_downstream_cost_"
 
 
 class Pair:
@@ -49,7 +53,9 @@ class Pair:
         self.model = model
         self.guide = guide
         self._store: dict[str, Any] = {"params": {}, "constraints": {}}
+        self._captured: dict[int, tuple[nn.Parameter, Tensor]] = {}
         self._inside = borrowed
+        self._borrowed = borrowed
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -60,11 +66,13 @@ class Pair:
         store = pyro.get_param_store()
         outside = store.get_state()
         _swap_store(self._store)
+        self._trade_captured()
         self._inside = True
         try:
             yield
         finally:
             self._inside = False
+            self._trade_captured()
             self._store = store.get_state()  # type: ignore[assignment]
             _swap_store(outside)
 
@@ -87,9 +95,9 @@ class Pair:
             return {"story": self.story}
         found: dict[str, nn.Module] = {}
         for name, program in (("model", self.model), ("guide", self.guide)):
-            module = _owner(program)
-            if module is not None and all(module is not other for other in found.values()):
-                found[name] = module
+            for i, module in enumerate(_owners(program)):
+                if all(module is not other for other in found.values()):
+                    found[f"{name}_{i}" if i else name] = module
         return found
 
     def parameters(self) -> dict[str, Tensor]:
@@ -99,6 +107,10 @@ class Pair:
             for name, value in module.named_parameters():
                 found.setdefault(id(value), (f"{prefix}.{name}", value))
         for name, value in self._params().items():
+            if name.startswith(_BASELINE):
+                continue
+            if isinstance(value, nn.Parameter) and id(value) not in found and not self._borrowed:
+                self._captured.setdefault(id(value), (value, value.detach().clone()))
             found.setdefault(id(value), (f"param.{name}", value))
         return {name: value for name, value in found.values() if value.requires_grad}
 
@@ -180,8 +192,12 @@ class Pair:
         if warm_start:
             store = self._store if self._store["params"] else pyro.get_param_store().get_state()
             pair._store = {
-                "params": {k: _leaf_copy(v) for k, v in store["params"].items()},
+                "params": {k: self._leaf_copy(v) for k, v in store["params"].items()},
                 "constraints": dict(store["constraints"]),
+            }
+            pair._captured = {
+                key: (value, (value if self._inside else other).detach().clone())
+                for key, (value, other) in self._captured.items()
             }
         return pair
 
@@ -201,6 +217,21 @@ class Pair:
         for copied, copied_model in zip(_autoguides(guide), wrapped, strict=False):
             copied._model = copied_model
         return Pair(story, model, guide)
+
+    def _leaf_copy(self, value: Tensor) -> Tensor:
+        if id(value) in self._captured:
+            return value
+        return value.detach().clone().requires_grad_(value.requires_grad)
+
+    def _trade_captured(self) -> None:
+        """Exchange the pair's values of captured parameters with those they have outside.
+
+        A function can use a module that nobody handed over, and register it by ``pyro.module``:
+        its parameters cannot be copied, so they have the pair's values only while it is active.
+        """
+        for key, (parameter, other) in self._captured.items():
+            self._captured[key] = (parameter, parameter.data)
+            parameter.data = other
 
     def _params(self) -> dict[str, Tensor]:
         return pyro.get_param_store()._params if self._inside else self._store["params"]
@@ -252,21 +283,23 @@ def _autoguide(name: str) -> type[autoguides.AutoGuide]:
     return guide
 
 
-def _owner(program: Program) -> nn.Module | None:
+def _owners(program: Program) -> list[nn.Module]:
+    """The modules that a program is, is a method of, or has bound to it by ``partial``."""
+    found: list[nn.Module] = []
     while isinstance(program, functools.partial):
-        program = program.func
+        bound = [*program.args, *program.keywords.values()]
+        found.extend(value for value in bound if isinstance(value, nn.Module))
+        # Pyro's handlers wrap a program as partial(_context_wrap, handler, program).
+        program = bound[1] if program.func is _context_wrap else program.func
     owner = program if isinstance(program, nn.Module) else getattr(program, "__self__", None)
-    return owner if isinstance(owner, nn.Module) else None
+    if isinstance(owner, nn.Module) and all(owner is not other for other in found):
+        found.insert(0, owner)
+    return found
 
 
 def _autoguides(guide: Program) -> list[Any]:
-    module = _owner(guide)
-    inside = module.modules() if module is not None else ()
-    return [m for m in inside if isinstance(m, autoguides.AutoGuide)]
-
-
-def _leaf_copy(value: Tensor) -> Tensor:
-    return value.detach().clone().requires_grad_(value.requires_grad)
+    inside = {id(m): m for module in _owners(guide) for m in module.modules()}
+    return [m for m in inside.values() if isinstance(m, autoguides.AutoGuide)]
 
 
 def _swap_store(state: Any) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pyro
@@ -13,20 +14,30 @@ import torch
 from opt_einsum import shared_intermediates
 from pyro import poutine
 from pyro.distributions import Independent
-from pyro.infer import TraceEnum_ELBO, infer_discrete
+from pyro.infer import TraceEnum_ELBO
+from pyro.infer.discrete import _sample_posterior_from_trace
 from pyro.infer.traceenum_elbo import _compute_model_factors
 from pyro.ops.contract import contract_tensor_tree
-from pyro.poutine.util import site_is_factor, site_is_subsample
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import kl_divergence
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ppl_gen.errors import StoryError
+from ppl_gen.inference.batches import rows_of, some_rows
 from ppl_gen.inference.evidence import Evidence, log_evidence
 from ppl_gen.inference.pair import Pair
 from ppl_gen.inference.seeds import seeded
-from ppl_gen.inference.structure import Batch, Nodes, Structure, blame, trace_nodes
+from ppl_gen.inference.structure import (
+    Batch,
+    Indices,
+    Nodes,
+    PlateSizes,
+    Structure,
+    blame,
+    trace_nodes,
+)
 
 if TYPE_CHECKING:
     from ppl_gen.inference.run import Run
@@ -75,6 +86,9 @@ class Sampler:
     A program that does not bear it (one that reshapes without regard to batch dimensions, say) is
     found out on the first batch, by replaying two of the draws alone, and is then run draw by draw.
 
+    A program that picks its own mini-batch is shown one block of indices after the other, by
+    :meth:`showing`, so that every datum has its turn.
+
     Args:
         pair: The programs, whose parameter store has to be in force.
         structure: Their sites and plates.
@@ -87,6 +101,54 @@ class Sampler:
         self.kwargs = dict(kwargs)
         self.at_once: bool | None = None
         self.summed = any(site.summed for site in structure.latents)
+        self._window: tuple[str, int, int] | None = None
+        self._block: tuple[int, slice] | None = None
+
+    def size(self, batch: Batch) -> int:
+        """How many data there are: rows of the batch, or what the program draws indices from."""
+        if self.structure.subsamples:
+            return self._subsampled(batch)[1]
+        return rows_of(batch)
+
+    def step(self, batch: Batch, rows: int) -> int:
+        """How many data to show at a time, if ``rows`` would be best."""
+        return self._subsampled(batch)[2] if self.structure.subsamples else rows
+
+    @contextmanager
+    def showing(self, batch: Batch, part: slice) -> Iterator[Batch]:
+        """Show the programs some of the data: a part of the batch, or all with chosen indices."""
+        if not self.structure.subsamples:
+            yield some_rows(batch, part)
+            return
+        plate, size, taken = self._subsampled(batch)
+        start, stop, _ = part.indices(size)
+        # A plate takes as many indices as it asks for: the last block reaches back.
+        first = min(start, size - taken)
+        self._block = (taken, slice(start - first, stop - first))
+        try:
+            with Indices({plate: torch.arange(first, first + taken, device=_device(batch))}):
+                yield batch
+        finally:
+            self._block = None
+
+    def _subsampled(self, batch: Batch) -> tuple[str, int, int]:
+        """The plate by which the program picks a mini-batch, its size, and how many it takes."""
+        if self._window is None:
+            sizes = PlateSizes()
+            with torch.no_grad(), torch.random.fork_rng(), blame("story"), sizes:
+                self.pair.guide(*batch, **self.kwargs)
+                self.pair.model(*batch, **self.kwargs)
+            plates = sorted(sizes.drawn)
+            if len(plates) != 1 or plates[0] not in self.structure.data_plates:
+                raise StoryError(
+                    "to show a program every datum, the plate that picks its mini-batch must be "
+                    f"one and vectorised, got {', '.join(map(repr, plates))}, several or a loop: "
+                    "leave out subsample_size to draw from the posterior"
+                )
+            size, taken = sizes.seen[plates[0]]
+            assert taken is not None
+            self._window = (plates[0], size, taken)
+        return self._window
 
     def draw(
         self,
@@ -108,12 +170,12 @@ class Sampler:
             if self.at_once is None:
                 self.at_once = self._bears_plate(batch)
             if self.at_once:
-                return self._draw(batch, draws, fixed, predict)
+                return self._shown(self._draw(batch, draws, fixed, predict))
             parts = []
             for s in range(draws):
                 one = {n: v[s : s + 1] for n, v in (fixed or {}).items()}
                 parts.append(self._draw(batch, 1, one, predict))
-            return _joined(parts)
+            return self._shown(_joined(parts))
 
     def draw_globals(self, batch: Batch, draws: int) -> dict[str, Tensor]:
         """Values of the guide's sites outside the data plate, as :meth:`draw` takes them back."""
@@ -143,10 +205,11 @@ class Sampler:
                 with blame("model"):
                     trace = poutine.trace(model).get_trace(*batch, **self.kwargs)
                 parts.append(_sample_sites(trace))
+                self._complete(parts[-1])
         each = draws if self.at_once else 1
         sites = self.structure.sites
         values = [{n: self._value(p[n], each) for n in p if n in sites} for p in parts]
-        joined = {n: torch.cat([v[n] for v in values]) for n in values[0]}
+        joined = {n: self._cut(n, torch.cat([v[n] for v in values])) for n in values[0]}
         latents = {n: v for n, v in joined.items() if not sites[n].observed}
         return latents, {n: v for n, v in joined.items() if sites[n].observed}
 
@@ -160,7 +223,7 @@ class Sampler:
             guide, model = trace_nodes(self.pair, batch, self.kwargs)
             found = {}
             for name, node in guide.items():
-                if not self._is_local(node):
+                if node["is_observed"] or not self._is_local(node):
                     continue
                 mean = self._mean(node, 1)
                 found[name] = (
@@ -171,9 +234,57 @@ class Sampler:
 
     def observed(self, batch: Batch) -> dict[str, Tensor]:
         """The data as the model binds them to its sites, ``(*plates, *event)`` each."""
-        with torch.no_grad(), blame("model"):
-            nodes = _sample_sites(poutine.trace(self.pair.model).get_trace(*batch, **self.kwargs))
-        return {s.name: self._value(nodes[s.name], 1)[0] for s in self.structure.observed}
+        found: dict[str, list[Tensor]] = {}
+        for part in row_slices(self, batch, self.step(batch, self.size(batch))):
+            with torch.no_grad(), self.showing(batch, part) as shown, blame("model"):
+                trace = poutine.trace(self.pair.model).get_trace(*shown, **self.kwargs)
+                nodes = _sample_sites(trace)
+                self._complete(nodes)
+                for site in self.structure.observed:
+                    value = self._cut(site.name, self._value(nodes[site.name], 1))[0]
+                    found.setdefault(site.name, []).append(value)
+        return {
+            s.name: torch.cat(found[s.name], self._row_axis(s.name) - 1)
+            if s.local
+            else found[s.name][0]
+            for s in self.structure.observed
+        }
+
+    def _row_axis(self, name: str) -> int:
+        """The axis of a local site's draws ``(S, *plates, *event)`` along which the data lie."""
+        plates = self.structure.sites[name].plates
+        return 1 + next(i for i, p in enumerate(plates) if p in self.structure.data_plates)
+
+    def _cut(self, name: str, value: Tensor) -> Tensor:
+        """Of a site's draws those of the rows that are shown."""
+        site = self.structure.sites.get(name)
+        if self._block is None or site is None or not site.local:
+            return value
+        _, kept = self._block
+        return value.narrow(self._row_axis(name), kept.start, kept.stop - kept.start)
+
+    def _shown(self, drawn: Draws) -> Draws:
+        """The draws of the rows that are shown, without what a block of indices has besides."""
+        if self._block is None:
+            return drawn
+        _, kept = self._block
+        return replace(
+            drawn,
+            latents={n: self._cut(n, v) for n, v in drawn.latents.items()},
+            log_p=drawn.log_p[:, kept],
+            log_q=drawn.log_q[:, kept],
+            log_likelihood={
+                n: v[:, kept] if v.dim() == 2 else v for n, v in drawn.log_likelihood.items()
+            },
+            predicted={n: self._cut(n, v) for n, v in drawn.predicted.items()},
+            means={n: self._cut(n, v) for n, v in drawn.means.items()},
+        )
+
+    def _count(self, batch: Batch) -> int:
+        """How many data the programs have before them."""
+        if self._block is not None:
+            return self._block[0]
+        return rows_of(batch) if self.structure.data_plates else 1
 
     def _plated(self, program: Any, draws: int) -> Any:
         if not self.at_once:
@@ -193,21 +304,25 @@ class Sampler:
     ) -> Draws:
         guide_trace = self._guide(batch, draws, fixed)
         guide = _sample_sites(guide_trace)
-        log_q, log_q_global = self._sums(guide.values(), batch, draws)
+        # What the guide observes shapes the fit, but is no part of the latents' density.
+        drawn_nodes = {n: node for n, node in guide.items() if not node["is_observed"]}
+        log_q, log_q_global = self._sums(drawn_nodes.values(), batch, draws)
         latents = {
-            n: self._value(node, draws) for n, node in guide.items() if n in self.structure.sites
+            n: self._value(node, draws)
+            for n, node in drawn_nodes.items()
+            if n in self.structure.sites
         }
         replayed = poutine.replay(self.pair.model, trace=guide_trace)
         if self.summed:
-            log_p, log_p_global, likelihood = self._summed_out(guide_trace, batch, draws)
-            discrete = infer_discrete(
-                self._plated(replayed, draws),
-                first_available_dim=-2 - self.structure.nesting,
-                temperature=1,
-            )
-            with blame("model"):
-                replayed_trace = poutine.trace(discrete).get_trace(*batch, **self.kwargs)
+            enumerated, sums = self._summed_out(guide_trace, batch, draws)
+            log_p, log_p_global, likelihood = sums
+            with blame("model"), poutine.trace() as tracing:
+                _sample_posterior_from_trace(
+                    self._plated(replayed, draws), enumerated, 1, False, *batch, **self.kwargs
+                )
+            replayed_trace = tracing.trace
             model = _sample_sites(replayed_trace)
+            self._complete(model)
             latents.update(
                 (site.name, self._value(model[site.name], draws))
                 for site in self.structure.latents
@@ -220,6 +335,7 @@ class Sampler:
                 )
             model = _sample_sites(replayed_trace)
             log_p, log_p_global = self._sums(model.values(), batch, draws)
+            self._complete(model)
             likelihood = {}
             for name in (s.name for s in self.structure.observed):
                 inner, outer = self._sums([model[name]], batch, draws)
@@ -241,6 +357,14 @@ class Sampler:
         return Draws(
             latents, log_p, log_q, log_p_global, log_q_global, likelihood, predicted, means
         )
+
+    def _complete(self, model: Nodes) -> None:
+        missing = next((name for name in self.structure.sites if name not in model), None)
+        if missing is not None:
+            raise StoryError(
+                f"site {missing!r} is there for some data or draws only, so that its draws fit no "
+                "table: give the program a fixed set of sites, masked where they do not apply"
+            )
 
     def _is_local(self, node: Mapping[str, Any]) -> bool:
         return any(f.name in self.structure.data_plates for f in node["cond_indep_stack"])
@@ -285,8 +409,8 @@ class Sampler:
 
     def _sums(self, nodes: Any, batch: Batch, draws: int) -> tuple[Tensor, Tensor]:
         """Log-densities inside the data plate, summed to ``(S, N)``, and outside, to ``(S,)``."""
-        rows = len(batch[0]) if batch and self.structure.data_plates else 1
-        device = batch[0].device if batch else None
+        rows = self._count(batch)
+        device = _device(batch)
         inner = torch.zeros(draws, rows, device=device)
         outer = torch.zeros(draws, device=device)
         for node in nodes:
@@ -303,7 +427,7 @@ class Sampler:
             )
             full = self._expanded(term, node)
             if dim is None:
-                outer = outer + full.flatten(1).sum(1)
+                outer = outer + full.reshape(len(full), -1).sum(1)
             else:
                 others = [i for i in range(1, axes) if i != axes + dim]
                 inner = inner + (full.sum(others) if others else full)
@@ -319,8 +443,8 @@ class Sampler:
 
     def _summed_out(
         self, guide_trace: Any, batch: Batch, draws: int
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """As :meth:`_sums`, for a model whose enumerated sites are summed out exactly."""
+    ) -> tuple[Any, tuple[Tensor, Tensor, dict[str, Tensor]]]:
+        """As :meth:`_sums`, with enumerated sites summed out; before it, the enumerated trace."""
         nesting = self.structure.nesting + bool(self.at_once)
         elbo = TraceEnum_ELBO(max_plate_nesting=nesting, strict_enumeration_warning=False)
         fixed = poutine.replay(
@@ -335,13 +459,13 @@ class Sampler:
                     self.kwargs,
                 )
             )
-        costs, factors, _, sum_dims, scale = _compute_model_factors(model, guide)
+        costs, factors, _, sum_dims, _scale = _compute_model_factors(model, guide)
         with shared_intermediates() as cache:
             summed = contract_tensor_tree(OrderedDict(factors), set(sum_dims), cache=cache)
         symbols = model.plate_to_symbol
         draw = symbols.get(DRAWS)
         data = next((symbols[p] for p in self.structure.data_plates if p in symbols), None)
-        rows = len(batch[0]) if batch and self.structure.data_plates else 1
+        rows = self._count(batch)
         sizes = {draw: draws, data: rows}
         inner, outer = torch.zeros(draws, rows), torch.zeros(draws)
         for ordinal, terms in [*costs.items(), *summed.items()]:
@@ -360,7 +484,7 @@ class Sampler:
             [n for n in _sample_sites(model).values() if n["name"] in guide.nodes], batch, draws
         )
         name = names[0] if len(names) == 1 else "log_likelihood"
-        return inner, outer, {name: inner - latent}
+        return model, (inner, outer, {name: inner - latent})
 
     def _bears_plate(self, batch: Batch) -> bool:
         """Whether draws made at once are weighed as each would be alone."""
@@ -441,25 +565,27 @@ def plan(sampler: Sampler, batch: Batch, draws: int, memory: int, predict: bool)
 
     A small pass is run and everything it computes is counted, an upper bound of what it holds.
     """
-    rows = len(batch[0]) if batch and sampler.structure.takes_batches else 1
-    few = _rows(batch, slice(0, 4)) if rows > 1 else batch
-    with torch.random.fork_rng():
-        sampler.draw(few, 2)
+    rows = sampler.size(batch) if sampler.structure.splits_rows else 1
+    few = sampler.step(batch, min(rows, 4))
+    part = next(row_slices(sampler, batch, few))
+    with torch.random.fork_rng(), sampler.showing(batch, part) as shown:
+        sampler.draw(shown, 2)
         with _Bytes() as counted:
-            sampler.draw(few, 4, predict=predict)
-    cell = max(1, counted.total // (4 * min(rows, 4)))
+            sampler.draw(shown, 4, predict=predict)
+    cell = max(1, counted.total // (4 * few))
     cells = max(1, memory // cell)
-    together = min(draws, max(1, cells // min(rows, 64)))
-    return max(1, min(rows, cells // together)), together
+    together = min(draws, max(1, cells // sampler.step(batch, min(rows, 64))))
+    return sampler.step(batch, max(1, min(rows, cells // together))), together
 
 
 def row_slices(sampler: Sampler, batch: Batch, rows: int) -> Iterator[slice]:
     """Slices of the rows, or one of everything where the programs need all the data."""
-    if not (batch and sampler.structure.takes_batches):
+    if not sampler.structure.splits_rows:
         yield slice(None)
         return
-    for start in range(0, len(batch[0]), rows):
-        yield slice(start, start + rows)
+    size = sampler.size(batch)
+    for start in range(0, size, rows):
+        yield slice(start, min(start + rows, size))
 
 
 def evidence_of(
@@ -507,13 +633,16 @@ def _weighed(
     with run.pair.active(), seeded(seed):
         sampler = Sampler(run.pair, run.structure, run.kwargs)
         rows, together = plan(sampler, batch, draws, memory, predict=False)
-        fixed = sampler.draw_globals(_rows(batch, slice(0, rows)), draws)
+        first = next(row_slices(sampler, batch, rows))
+        with sampler.showing(batch, first) as shown:
+            fixed = sampler.draw_globals(shown, draws)
         for part in row_slices(sampler, batch, rows):
             local, outer = [], []
             for start in range(0, draws, together):
                 stop = min(draws, start + together)
                 held = {n: v[start:stop] for n, v in fixed.items()}
-                drawn = sampler.draw(_rows(batch, part), stop - start, held)
+                with sampler.showing(batch, part) as shown:
+                    drawn = sampler.draw(shown, stop - start, held)
                 local.append(drawn.log_weights.cpu())
                 outer.append((drawn.log_p_global - drawn.log_q_global).cpu())
             yield torch.cat(local), torch.cat(outer)
@@ -555,8 +684,8 @@ def decode(run: Run, latents: Mapping[str, Tensor], data: Any = None) -> dict[st
     return {name: mean[0] for name, mean in means.items() if mean is not None}
 
 
-def _rows(batch: Batch, part: slice) -> Batch:
-    return tuple(column[part] if isinstance(column, Tensor) else column for column in batch)
+def _device(batch: Batch) -> torch.device | None:
+    return next((column.device for column in batch if isinstance(column, Tensor)), None)
 
 
 def _sample_sites(trace: Any) -> Nodes:
@@ -571,7 +700,7 @@ def _latent(trace: Any) -> Any:
     """The trace without its observed sites, to replay the rest."""
     kept = trace.copy()
     for name, node in list(trace.nodes.items()):
-        if node["type"] == "sample" and node["is_observed"] and not site_is_factor(node):
+        if node["type"] == "sample" and node["is_observed"]:
             kept.remove_node(name)
     return kept
 

@@ -38,6 +38,7 @@ class Sink(ABC):
     def finish(self, attributes: Attributes) -> DataTree:
         """Give the tree; arrays on disk are read when they are used."""
 
+    @abstractmethod
     def discard(self) -> None:
         """Forget what was written, after a failure."""
 
@@ -89,6 +90,10 @@ class MemorySink(Sink):
             coords = {n: a for n, (d, a) in arrays.items() if d == [n]}
             groups[group] = xarray.Dataset(variables, coords, dict(attributes))
         return xarray.DataTree.from_dict(groups)
+
+    def discard(self) -> None:
+        """Forget the arrays."""
+        self.arrays.clear()
 
 
 class _FileSink(Sink):
@@ -170,9 +175,12 @@ class ZarrSink(_FileSink):
         chunks: Sequence[int],
     ) -> None:  # fmt: skip
         """Make room for an array."""
-        options = {"chunks": tuple(chunks)} if dims else {}
         self.root.require_group(group).create_array(
-            name, shape=tuple(shape), dtype=dtype, dimension_names=list(dims), **options
+            name,
+            shape=tuple(shape),
+            dtype=dtype,
+            dimension_names=list(dims),
+            chunks=tuple(chunks) or "auto",
         )
 
     def write(self, group: str, name: str, where: tuple[slice, ...], values: np.ndarray) -> None:

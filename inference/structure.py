@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from pyro.poutine.util import site_is_factor, site_is_subsample
 from torch import Tensor
 
 from ppl_gen.errors import PplGenError, StoryError
-from ppl_gen.inference.pair import Pair, Program
+from ppl_gen.inference.pair import Pair
 
 Batch = tuple[Any, ...]
 Nodes = dict[str, dict[str, Any]]
@@ -109,6 +109,11 @@ class Structure:
         """Whether the programs can be given some rows of the data at a time."""
         return not self.needs_all
 
+    @property
+    def splits_rows(self) -> bool:
+        """Whether draws can be made for some rows at a time, given as a batch or by indices."""
+        return bool(self.data_plates) and (self.takes_batches or self.subsamples)
+
 
 class Weights(Messenger):
     """Multiply the terms of data plates by one factor and those of latents by another."""
@@ -174,7 +179,8 @@ def examine(
         _check_values(program, nodes)
     both = [*model.values(), *guide.values()]
     dims = [f.dim for node in both for f in node["cond_indep_stack"] if f.vectorized]
-    data_plates = frozenset(n for n in over_data if not plates[n].sequential)
+    loops = {f.name for node in both for f in node["cond_indep_stack"] if not f.vectorized}
+    data_plates = frozenset(over_data - loops)
     common = [name for name in guide if name in model]
     return Structure(
         sites=_describe(model, guide, data_plates, _points(pair, batch, kwargs, guide)),
@@ -224,16 +230,20 @@ class _Plate:
     follows: bool = False
     external: bool = False
     subsamples: bool = False
-    sequential: bool = False
 
 
 class PlateSizes(Messenger):
-    """Collect the size of every plate and how many indices it takes, None for all of them."""
+    """Collect the size of every plate and how many indices it takes, None for all of them.
+
+    Attributes:
+        seen: Both, by the plate's name.
+        drawn: Plates that draw their indices, rather than taking all or those they are given.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.seen: dict[str, tuple[int, int | None]] = {}
-        self.sequential: set[str] = set()
+        self.drawn: set[str] = set()
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         if site_is_subsample(msg):  # type: ignore[arg-type]
@@ -241,10 +251,8 @@ class PlateSizes(Messenger):
             taken = len(given) if given is not None else law.subsample_size
             if msg["name"] not in self.seen or taken is not None:
                 self.seen[msg["name"]] = (law.size, taken)
-            return
-        for frame in msg["cond_indep_stack"]:
-            if not frame.vectorized:
-                self.sequential.add(frame.name)
+            if given is None and taken not in (None, law.size):
+                self.drawn.add(msg["name"])
 
     def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
         """A plate without a size has that of what is in it."""
@@ -264,11 +272,9 @@ def _probe(
     Parameters that change with the rows, or programs that bear all rows but not some, say that
     something is kept for every datum.
     """
-    if size < 3:
-        return {}, False
     seen, kept = [], []
     with torch.random.fork_rng():
-        for rows in (3, 2):
+        for rows in (3, 2) if size >= 3 else (size, size):
             sizes = PlateSizes()
             kept.append(_try_out(pair, sizes, example(rows), kwargs))
             seen.append(sizes)
@@ -278,14 +284,10 @@ def _probe(
     plates = {}
     for name, (three, taken) in seen[0].seen.items():
         two, other_taken = seen[1].seen.get(name, (three, taken))
-        plate = plates[name] = _Plate(three, sequential=name in seen[0].sequential)
-        if taken is None:
-            plate.follows = (three, two) == (3, 2)
-        elif (taken, other_taken) == (3, 2):
-            plate.follows = (three, two) == (3, 2)
-            plate.external = three == two
-        else:
-            plate.subsamples = taken < three
+        plate = plates[name] = _Plate(three)
+        plate.follows = (three, two) == (3, 2) and (taken or 3, other_taken or 2) == (3, 2)
+        plate.external = three == two and (taken, other_taken) == (3, 2)
+        plate.subsamples = name in seen[0].drawn
     return plates, keeps_rows
 
 
@@ -337,9 +339,12 @@ def _check_sites(pair: Pair, batch: Batch, kwargs: Mapping[str, Any]) -> None:
                 guide = poutine.trace(pair.guide).get_trace(*batch, **kwargs)
         indices = {n: v["value"] for n, v in guide.nodes.items() if site_is_subsample(v)}
         with blame("model"), Indices(indices):
-            alone = poutine.trace(pair.model).get_trace(*batch, **kwargs)
+            model = poutine.trace(pair.model).get_trace(*batch, **kwargs)
+        with suppress(Exception):  # which sites there are may depend on what is drawn
+            replayed = poutine.replay(pair.model, trace=guide)
+            model = poutine.trace(replayed).get_trace(*batch, **kwargs)
     if not handlers:
-        _compare(_sites(alone), _sites(guide))
+        _compare(_sites(model), _sites(guide))
 
 
 def _sites(trace: Any) -> Nodes:

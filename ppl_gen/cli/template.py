@@ -142,7 +142,7 @@ def test_model_and_guide_fit_each_other_and_the_elbo_rises(data: pg.data.Dataset
 
     run = pg.fit(story, data, epochs=20, batch_size=50, learning_rate=0.01, progress=False)
 
-    elbo = run.history.column("valid_elbo")
+    elbo = run.history["valid_elbo"]
     assert elbo[-1] > elbo[0] + 1  # nats per row
 
 

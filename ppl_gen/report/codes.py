@@ -97,7 +97,7 @@ def khat(view: View) -> Markup:
     if points:
         raise NotShown(f"The guide gives one value of {points[0]!r} and no posterior to weigh.")
     plane = plane_of(view)
-    found = view.run.evidence(view.part[:JUDGED], draws=DRAWS, seed=view.seed)
+    found = view.run.evidence(view.some(JUDGED), draws=DRAWS, seed=view.seed)
     threshold, rows = khat_threshold(DRAWS), len(found.khat)
     over = int((found.khat > threshold).sum())
     exact = int(found.khat.isneginf().sum())

@@ -62,7 +62,8 @@ def _facts(view: View) -> list[tuple[Markup, Markup]]:
         facts["fitted to"] = joined([f"{run.data.rows:,} rows of shape {shapes}"])
     if view.shown.part is not None:
         some = f"{len(view.index):,} of " if len(view.index) < len(view.shown.part) else ""
-        facts["shown here"] = joined([f"{some}{len(view.shown.part):,} rows"])
+        which = f", {view.shown.which}" if view.shown.which else ""
+        facts["shown here"] = joined([f"{some}{len(view.shown.part):,} rows{which}"])
     if view.shown.remark:
         facts["remark"] = joined([view.shown.remark])
     facts["fit"] = joined(
@@ -125,13 +126,13 @@ def curves(view: View) -> Markup:
     run, history = view.run, view.run.history
     panels = []
     for title, name in (("ELBO", "elbo"), ("reconstruction", "reconstruction"), ("KL", "kl")):
-        train = np.array(history.column(name), dtype=float)
-        valid = np.array(history.column(f"valid_{name}"), dtype=float)
+        train = np.array(history[name], dtype=float)
+        valid = np.array(history[f"valid_{name}"], dtype=float)
         if np.isfinite(train).any() or np.isfinite(valid).any():
             panels.append((f"{title}, nats per datum", train, valid))
     if not panels:
         raise NotShown("The run has no history of finite figures.")
-    valid = np.array(history.column("valid_elbo"), dtype=float)
+    valid = np.array(history["valid_elbo"], dtype=float)
     watched = np.isfinite(valid).any()
     kept = _kept(valid, run.settings.kl_warmup)
     marks = [(FIRST, "line", "training")]

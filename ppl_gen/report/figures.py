@@ -150,7 +150,7 @@ def _correlations(axes: Axes, data: Array, drawn: Array) -> None:
     axes.plot([-1, 1], [-1, 1], color=MUTED, linewidth=1)
     if data.shape[1] > 1:
         pairs = np.triu_indices(data.shape[1], 1)
-        x, y = (np.corrcoef(table.T)[pairs] for table in (data, drawn))
+        x, y = (np.asarray(np.corrcoef(table.T))[pairs] for table in (data, drawn))
         few = np.linspace(0, len(x) - 1, min(len(x), 600)).round().astype(int)
         _dots(axes, np.stack([x[few], y[few]], 1), FIRST, 3)
     axes.set_title("correlations of columns")
@@ -212,8 +212,7 @@ def labelled(
             _classes(axes, plane, values)
         else:
             points = axes.scatter(*plane.T, c=values, cmap=shades(), s=20, linewidths=0, alpha=0.9)
-            bar = figure.colorbar(points, ax=axes, label="label", pad=0.01, fraction=0.04)
-            bar.outline.set_visible(False)
+            _colour_bar(figure, points, axes, label="label", fraction=0.04)
         _plane_axes(axes, axis_titles)
         return svg(figure, alt)
 
@@ -231,7 +230,12 @@ def _tab(axes: Axes, place: Array, text: str, colour: str) -> None:
     """A word in a box of some colour."""
     box = {"facecolor": PAPER, "edgecolor": colour, "boxstyle": "round,pad=0.25", "alpha": 0.9}
     style = {"ha": "center", "va": "center", "fontsize": 9.5, "fontweight": "bold", "color": INK}
-    axes.text(*place, text, bbox=box, **style)
+    axes.text(place[0], place[1], text, bbox=box, **style)
+
+
+def _colour_bar(figure: Any, points: Any, axes: Axes, **options: Any) -> None:
+    bar = figure.colorbar(points, ax=axes, pad=0.01, **options)
+    bar.outline.set_visible(False)
 
 
 def _plane_axes(axes: Axes, titles: tuple[str, str]) -> None:
@@ -264,8 +268,7 @@ def khat_map(
         }
         points = left.scatter(*plane[~over].T, c=shown[~over], s=20, alpha=0.9, **scale)
         _dots(left, plane[over], BAD, 7, "^")
-        bar = figure.colorbar(points, ax=left, label="k-hat", extend="max", pad=0.01, fraction=0.05)
-        bar.outline.set_visible(False)
+        _colour_bar(figure, points, left, label="k-hat", fraction=0.05, extend="max")
         _plane_axes(left, axis_titles)
         bins = np.linspace(-0.5, 1.5, 33).tolist()
         right.hist(shown[~over], bins, color=FIRST, alpha=0.75)

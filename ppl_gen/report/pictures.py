@@ -27,7 +27,7 @@ def samples(view: View) -> Markup:
         return _samples_alone(view)
     kind = kind_of(view.x)
     size = min(len(view.x), TILES) if kind == "image" else len(view.x)
-    drawn, x = view.drawn(size), view.x[:size]
+    (drawn, means), x = view.drawn(size), view.x[:size]
     if view.run.structure.has_globals:
         how = (
             "Each draw is a replicate of one datum: its latents, and those that all data share, "
@@ -42,7 +42,6 @@ def samples(view: View) -> Markup:
         greys = Greys.of(view.x)
         panels = [_panel("data", x, greys), _panel("drawn from the story", drawn, greys)]
         caption = how + good
-        means = view.expected(size)
         if means is not None:
             panels.append(_panel("the same draws, expected", means, greys))
             caption += (

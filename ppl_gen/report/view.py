@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,9 +17,10 @@ from ppl_gen.errors import PplGenError
 from ppl_gen.inference.passes import Sampler
 from ppl_gen.inference.run import Run
 from ppl_gen.inference.seeds import seeded
-from ppl_gen.inference.structure import Site
+from ppl_gen.inference.structure import Site, trace_nodes
 
 ROWS = 500
+WHOLE = 2000
 CLASSES = 20
 
 Kind = Literal["image", "plane", "vector"]
@@ -80,12 +82,14 @@ class Shown:
     Attributes:
         name: What they are called.
         part: All of their rows; None if there are none to be had.
+        which: What part of a data set that is.
         label_names: What the classes are called, class 0 first.
         remark: Why there are none, or what is odd about them.
     """
 
     name: str
     part: Part | None = None
+    which: str = ""
     label_names: Sequence[str] | None = None
     remark: str = ""
 
@@ -99,17 +103,20 @@ def data_to_show(run: Run, data: Any = None) -> Shown:
     fitted = _short(str((run.data.source or {}).get("name_or_path", "data")))
     if data is not None and not isinstance(data, Dataset):
         return Shown(fitted, as_part(data))
-    if data is None and run.data.source is None:
-        return Shown(fitted, remark="No data were given, and the run cannot load its own again.")
     remark = ""
     if data is None:
+        if run.data.source is None:
+            remark = "No data were given, and the run cannot load its own again."
+            return Shown(fitted, remark=remark)
         try:
             data = load(**{**run.data.source, "download": False})
         except PplGenError as error:
             return Shown(fitted, remark=f"The data of the fit cannot be loaded again: {error}.")
         if data.train.fingerprint != run.data.fingerprint:
             remark = "The data of this name are no longer those of the fit."
-    return Shown(_short(data.name), data.test, data.label_names, remark)
+    if run.structure.needs_all:
+        return Shown(_short(data.name), data.train, "training part", data.label_names, remark)
+    return Shown(_short(data.name), data.test, "test part", data.label_names, remark)
 
 
 def _short(name: str) -> str:
@@ -141,17 +148,24 @@ class View:
         size = 0 if self.shown.part is None else len(self.shown.part)
         generator = torch.Generator().manual_seed(self.seed)
         self.index = torch.randperm(size, generator=generator)[:ROWS]
+        if self.run.structure.needs_all:
+            self.index = torch.arange(size)
 
     @cached_property
     def part(self) -> Part:
-        """The rows that are shown, in random order."""
+        """The rows that are shown: in random order, or all in theirs if the story needs all."""
         if self.shown.part is None:
             raise NotShown(f"{self.shown.remark} Give them: write_report(run, path, data).")
-        if not self.run.structure.takes_batches:
-            raise NotShown(
-                "The story takes all of its data at once, so single rows cannot be shown."
-            )
+        structure, size = self.run.structure, len(self.shown.part)
+        if structure.needs_all:
+            fitted = size == self.run.data.rows and size <= WHOLE
+            if structure.subsamples or not fitted:
+                raise NotShown(f"Single rows cannot be shown: {structure.needs_all}.")
         return self.shown.part.fixed(self.run.settings.seed).to("cpu")[self.index]
+
+    def some(self, rows: int) -> Part:
+        """The first rows that are shown, or all if the story needs all."""
+        return self.part if self.run.structure.needs_all else self.part[:rows]
 
     @cached_property
     def labels(self) -> Labels | None:
@@ -175,30 +189,45 @@ class View:
         alone = [site for site in own if not site.summed and len(site.plates) == 1]
         for size in (1, 0):
             for site in alone:
-                if len(site.event_shape) == size and site.name in self.posterior_means:
+                if len(site.event_shape) == size and site.name in self.means:
                     return site
         names = ", ".join(site.name for site in own)
         raise NotShown(f"No latent of a datum ({names}) is a vector with a posterior mean.")
 
     @cached_property
-    def posterior_means(self) -> dict[str, Tensor]:
+    def means(self) -> dict[str, Tensor]:
         """Posterior means of every local latent that has one, by site."""
-        return {name: mean.cpu() for name, mean in self.run.encode(self.part).items()}
+        sites = self.run.structure.sites
+        return {n: mean.cpu() for n, mean in self.run.encode(self.part).items() if n in sites}
+
+    @cached_property
+    def draws(self) -> dict[str, Tensor]:
+        """One draw of the posterior of every local latent, by site."""
+        tree = self.run.posterior(self.part, draws=1, groups=("posterior",), seed=self.seed)
+        local = (site.name for site in self.run.structure.latents if site.local)
+        return {n: torch.as_tensor(np.asarray(tree["posterior"][n])[0, 0]) for n in local}
+
+    @cached_property
+    def shared(self) -> dict[str, Tensor]:
+        """One draw of the posterior of every latent that all data share, by site."""
+        run, batch = self.run, self.run.batch(self.part)
+        with run.pair.active(), seeded(self.seed):
+            guide, _ = trace_nodes(run.pair, batch, run.kwargs)
+        names = [site.name for site in run.structure.latents if not site.local]
+        return {name: guide[name]["value"] for name in names if name in guide}
 
     @cached_property
     def codes(self) -> Tensor:
         """Posterior means of the code, ``(N, d)``, in double precision."""
-        codes = self.posterior_means[self.code.name].reshape(len(self.part), -1).double()
+        codes = self.means[self.code.name].reshape(len(self.part), -1).double()
         if not codes.isfinite().all():
             raise NotShown("The codes are not finite: fit again with a lower learning rate.")
         return codes
 
-    @cached_property
+    @property
     def drawn_codes(self) -> Tensor:
-        """One draw of the posterior for each row, ``(N, d)``: draws of the aggregate posterior."""
-        tree = self.run.posterior(self.part, draws=1, groups=("posterior",), seed=self.seed)
-        values = torch.as_tensor(tree["posterior"][self.code.name].values[0, 0])
-        return values.reshape(len(self.part), -1).double()
+        """One draw of each row's code, ``(N, d)``: draws of the aggregate posterior."""
+        return self.draws[self.code.name].reshape(len(self.part), -1).double()
 
     @cached_property
     def x(self) -> Tensor:
@@ -208,45 +237,44 @@ class View:
             values = Sampler(run.pair, run.structure, run.kwargs).observed(batch)
         return self._rows_first(values[self.observation.name])
 
-    def drawn(self, rows: int) -> Tensor:
-        """Observations that the story draws, ``(rows, *shape)``.
+    def drawn(self, rows: int) -> tuple[Tensor, Tensor | None]:
+        """Observations that the story draws, ``(rows, *shape)``, and what their laws expect.
 
         With latents outside the data plate these are replicates of the first rows, given every
-        latent's posterior: their prior would not know the data.
+        latent's posterior: their prior would not know the data. Their expectations are not given.
         """
-        name, some = self.observation.name, self.part[:rows]
-        if not self.run.structure.has_globals:
-            return self._rows_first(self.run.sample(rows, self.seed, data=some)[name])
-        groups = ("posterior_predictive",)
-        tree = self.run.posterior(some, draws=1, groups=groups, seed=self.seed)
-        return self._rows_first(torch.as_tensor(tree["posterior_predictive"][name].values[0, 0]))
-
-    def expected(self, rows: int) -> Tensor | None:
-        """What the laws of the same draws expect, ``(rows, *shape)``, where that can be said."""
-        structure, some = self.run.structure, self.part[:rows]
-        own = [site.name for site in structure.latents if site.local]
-        if structure.has_globals or not own:
-            return None
-        drawn = self.run.sample(rows, self.seed, data=some)
-        means = self.run.decode({name: drawn[name] for name in own}, some)
-        found = means.get(self.observation.name)
-        return None if found is None else self._rows_first(found)
+        run, name, some = self.run, self.observation.name, self.some(rows)
+        if run.structure.has_globals:
+            groups = ("posterior_predictive",)
+            tree = run.posterior(some, draws=1, groups=groups, seed=self.seed)
+            replicas = np.asarray(tree["posterior_predictive"][name])[0, 0]
+            return self._rows_first(torch.as_tensor(replicas))[:rows], None
+        drawn = run.sample(len(some), self.seed, data=some)
+        own = {s.name: drawn[s.name] for s in run.structure.latents if s.local}
+        means = run.decode(own, some).get(name) if own else None
+        x = self._rows_first(drawn[name])[:rows]
+        return x, None if means is None else self._rows_first(means)[:rows]
 
     def decoded(self, codes: Tensor, rows: Tensor) -> Tensor:
         """Expected observations, ``(M, *shape)``.
+
+        Latents that all data share, and those of a datum that have no mean, are drawn once.
 
         Args:
             codes: Values of the code, ``(M, d)``.
             rows: Which datum gives the other latents and what the story conditions on, ``(M,)``.
         """
-        latents = {
-            name: mean.index_select(self._axis(self.run.structure.sites[name]), rows)
-            for name, mean in self.posterior_means.items()
-        }
+        held = self.means
+        if any(s.local and s.name not in held for s in self.run.structure.latents):
+            held = {**self.draws, **held}
+        sites = self.run.structure.sites
+        latents = {n: v.index_select(self._axis(sites[n]), rows) for n, v in held.items()}
         own = latents[self.code.name]
         latents[self.code.name] = codes.to(own.dtype).reshape(own.shape)
-        on_device = {name: value.to(self.run.device) for name, value in latents.items()}
-        means = self.run.decode(on_device, self.part[rows])
+        latents = {name: value.to(self.run.device) for name, value in latents.items()}
+        if self.run.structure.has_globals:
+            latents.update(self.shared)
+        means = self.run.decode(latents, self.part[rows])
         if self.observation.name not in means:
             law = self.observation.law
             raise NotShown(f"The law of an observation, {law}, has no mean to be drawn.")
@@ -266,7 +294,8 @@ class View:
         return order[torch.linspace(0, size - 1, min(count, size)).round().long()]
 
     def _rows_first(self, values: Tensor) -> Tensor:
-        return values.detach().cpu().movedim(self._axis(self.observation), 0)
+        values = values.detach().cpu().movedim(self._axis(self.observation), 0)
+        return values[:, None] if values.ndim == 1 else values
 
     def _axis(self, site: Site) -> int:
         data_plates = self.run.structure.data_plates

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import ppl_gen as pg
+from ppl_gen.component import from_configuration
 from ppl_gen.inference import disk
 from ppl_gen.models import PPCA, VAE
 
@@ -47,7 +48,7 @@ def test_the_record_alone_gives_the_same_fit_again(run: pg.Run, tmp_path: Path) 
     """Story, data, settings and seed are read from it, and the bits agree."""
     run.save(tmp_path / "a")
     record = json.loads((tmp_path / "a" / "run.json").read_text())
-    story = pg.component.from_configuration(record["story"])
+    story = from_configuration(record["story"])
     data = pg.data.load(**record["data"]["source"])
 
     again = pg.fit(story, data, progress=False, **record["settings"])
@@ -189,8 +190,7 @@ def test_a_story_of_ones_own_has_to_be_given(tmp_path: Path) -> None:
 
 def test_an_autoguide_comes_back_with_its_parameters(tmp_path: Path) -> None:
     """Its parameters exist only once it has run."""
-    story, x = (Own.model, "AutoNormal"), torch.ones(5, 1)
-    del story
+    x = torch.ones(5, 1)
 
     import pyro
     import pyro.distributions as dist

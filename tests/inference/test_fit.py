@@ -1,6 +1,7 @@
 """Fitting reaches known answers, repeats itself to the bit, and leaves the world as it was."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -223,7 +224,7 @@ class Diverging(pg.Story):
 
 
 def test_a_loss_that_turns_nan_stops_the_fit_and_leaves_the_last_good_state(
-    tmp_path: pytest.TempPathFactory,
+    tmp_path: Path,
 ) -> None:
     out = tmp_path / "run"
     with pytest.raises(pg.FitError, match=r"nan in epoch \d+, step \d+.*site 'x'") as caught:
