@@ -115,6 +115,7 @@ def write_file(path: Path, content: bytes) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())
             os.replace(temporary, path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
@@ -195,7 +196,7 @@ def _read_story(path: Path, recorded: dict[str, Any], given: Any) -> Pair:
     origin = pair.origin or {}
     if origin.get("sha256", "") != recorded.get("sha256", origin.get("sha256", "")):
         warnings.warn(f"{origin['file']!r} has changed since the run was fitted", stacklevel=3)
-    return pair.fresh(warm_start=True)
+    return pair.copied()
 
 
 def _compare_configurations(recorded: Any, given: Any, where: str = "") -> None:
@@ -253,6 +254,13 @@ def _read_file(path: Path, name: str, digest: Any) -> bytes:
     return content
 
 
+def _umask() -> int:
+    """What the user's files are not to be, which temporary ones ignore."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def _digest(content: bytes) -> dict[str, Any]:
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
@@ -266,7 +274,7 @@ def _replace_directory(path: Path, files: Mapping[str, bytes]) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        fresh.chmod(0o755)
+        fresh.chmod(0o777 & ~_umask())
         if not path.exists() or not any(path.iterdir()):
             os.replace(fresh, path)
             return

@@ -12,6 +12,7 @@ import pyro
 import pyro.infer.autoguide as autoguides
 import torch
 from pyro import poutine
+from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.messenger import _context_wrap
 from torch import Tensor, nn
 
@@ -54,6 +55,7 @@ class Pair:
         self.guide = guide
         self._store: dict[str, Any] = {"params": {}, "constraints": {}}
         self._captured: dict[int, tuple[nn.Parameter, Tensor]] = {}
+        self._used = False
         self._inside = borrowed
         self._borrowed = borrowed
 
@@ -67,7 +69,7 @@ class Pair:
         outside = store.get_state()
         _swap_store(self._store)
         self._trade_captured()
-        self._inside = True
+        self._used = self._inside = True
         try:
             yield
         finally:
@@ -187,12 +189,21 @@ class Pair:
         if isinstance(self.story, Component) and not warm_start:
             pair = as_pair(self.story.rebuild())
         else:
-            pair = self._copy()
+            pair = self.copied()
         pair.origin = self.origin
         if warm_start:
-            store = self._store if self._store["params"] else pyro.get_param_store().get_state()
+            inside = self._used and not self._inside
+            store = self._store if inside else pyro.get_param_store().get_state()
+            copies = {
+                id(value): copied
+                for own, other in zip(self.modules().values(), pair.modules().values(), strict=True)
+                for value, copied in zip(own.parameters(), other.parameters(), strict=True)
+            }
             pair._store = {
-                "params": {k: self._leaf_copy(v) for k, v in store["params"].items()},
+                "params": {
+                    name: copies[id(value)] if id(value) in copies else self._leaf_copy(value)
+                    for name, value in store["params"].items()
+                },
                 "constraints": dict(store["constraints"]),
             }
             pair._captured = {
@@ -201,22 +212,29 @@ class Pair:
             }
         return pair
 
-    def _copy(self) -> Pair:
+    def copied(self) -> Pair:
         """Copy all three at once, so that what they share stays shared."""
         originals = _autoguides(self.guide)
         # Copying an autoguide takes these two away from it, in Pyro 1.9.2.
         kept = [(guide._model, guide.master) for guide in originals]
+        handlers = poutine.unwrap(self.guide)
+        # One made of handlers can only be copied once it has run, in Pyro 1.9.2.
+        unused = isinstance(handlers, GuideMessenger) and not hasattr(handlers, "trace")
+        if unused:
+            handlers.trace = None
         try:
             story, model, guide, wrapped = copy.deepcopy(
                 (self.story, self.model, self.guide, [m for m, _ in kept])
             )
         except (TypeError, RuntimeError):  # holds something that cannot be copied: train it
             story, model, guide, wrapped = self.story, self.model, self.guide, []
+        if unused:
+            del handlers.trace
         for original, (own_model, master) in zip(originals, kept, strict=True):
             original._model, original.master = own_model, master
         for copied, copied_model in zip(_autoguides(guide), wrapped, strict=False):
             copied._model = copied_model
-        return Pair(story, model, guide)
+        return Pair(story, model, guide, origin=self.origin)
 
     def _leaf_copy(self, value: Tensor) -> Tensor:
         if id(value) in self._captured:
@@ -231,7 +249,7 @@ class Pair:
         """
         for key, (parameter, other) in self._captured.items():
             self._captured[key] = (parameter, parameter.data)
-            parameter.data = other
+            parameter.data, parameter.grad = other, None
 
     def _params(self) -> dict[str, Tensor]:
         return pyro.get_param_store()._params if self._inside else self._store["params"]

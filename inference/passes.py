@@ -53,7 +53,7 @@ class Draws:
     Batch dimensions of every tensor: the draws first, then those of the plates around the site.
 
     Attributes:
-        latents: Values of the latent sites, ``(S, *plates, *event)``.
+        latents: Values of the latent sites and of what derives from them, ``(S, *plates, *event)``.
         log_p: Log-density of the model, ``(S, N)`` for what is inside the data plate, latents and
             data together; zero where there is no data plate.
         log_q: The same of the guide.
@@ -340,6 +340,11 @@ class Sampler:
             for name in (s.name for s in self.structure.observed):
                 inner, outer = self._sums([model[name]], batch, draws)
                 likelihood[name] = inner if self._is_local(model[name]) else outer
+        latents.update(
+            (site.name, self._value(model[site.name], draws))
+            for site in self.structure.sites.values()
+            if site.derived
+        )
         predicted = {}
         if predict:
             again = poutine.replay(
@@ -373,7 +378,7 @@ class Sampler:
         """A site's value as ``(S, *plates, *event)``, plates from the outermost dimension in."""
         events = len(node["fn"].event_shape)
         dims = sorted(f.dim for f in node["cond_indep_stack"] if f.vectorized and f.name != DRAWS)
-        value = node["value"]
+        value = node["value"].detach()
         batch = [1] * (1 + self.structure.nesting)
         own = value.shape[: value.dim() - events]
         for i, size in enumerate(reversed(own)):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ppl_gen.errors import StoryError
 from ppl_gen.inference.objective import Objective, Terms
 from ppl_gen.inference.structure import Batch
 
@@ -29,7 +30,17 @@ class Gradient:
         self.parameters: list[Tensor] = []
 
     def __call__(self, batch: Batch, kl_weight: float) -> tuple[Terms, list[Tensor | None]]:
-        """Evaluate loss and gradients; parameters a program makes on the way are found."""
+        """Evaluate loss and gradients; parameters a program makes on the way are found.
+
+        Raises:
+            StoryError: If there is no parameter at all.
+        """
+        self._find_parameters()
+        if not self.parameters:
+            raise StoryError(
+                "there is nothing to fit: neither model nor guide has a parameter, by pyro.param "
+                "or in a module; for draws from them as they are, use to_arviz(model, guide, data)"
+            )
         if not hasattr(self.objective.elbo, "differentiable_loss"):
             return self._by_backward(batch, kl_weight)
         terms = self.objective(batch, self.kwargs, kl_weight)

@@ -37,6 +37,7 @@ class Site:
         summed: Whether it is enumerated in the model and absent from the guide.
         local: Whether one of its plates is a data plate.
         point: Whether the guide puts all its mass on one value, as a maximum does.
+        derived: Whether it is a function of the others, by ``pyro.deterministic``.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Site:
     summed: bool
     local: bool
     point: bool
+    derived: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,8 @@ class Structure:
 
     @property
     def latents(self) -> list[Site]:
-        """The sites that are not observed."""
-        return [site for site in self.sites.values() if not site.observed]
+        """The sites that are drawn and not observed."""
+        return [s for s in self.sites.values() if not (s.observed or s.derived)]
 
     @property
     def observed(self) -> list[Site]:
@@ -495,16 +497,22 @@ def _describe(
         name: Site(
             name=name,
             law=type(_base(node["fn"])).__name__,
-            observed=bool(node["is_observed"]),
+            observed=node["is_observed"] and not _is_derived(node),
             plates=_plates_of(node, vectorized=True),
             event_shape=tuple(node["fn"].event_shape),
             summed=not node["is_observed"] and name not in guide,
             local=bool(data_plates & set(_plates_of(node))),
             point=name in points,
+            derived=_is_derived(node),
         )
         for name, node in model.items()
         if not site_is_factor(node)  # type: ignore[arg-type]
     }
+
+
+def _is_derived(node: dict[str, Any]) -> bool:
+    """What ``pyro.deterministic`` and reparametrised sites leave: a value observed for sure."""
+    return bool(node["is_observed"]) and type(_base(node["fn"])) is Delta
 
 
 def _elements(model: Nodes, data_plates: frozenset[str], rows: int) -> float:
@@ -512,7 +520,7 @@ def _elements(model: Nodes, data_plates: frozenset[str], rows: int) -> float:
     observed = sum(
         node["value"].numel()
         for node in model.values()
-        if node["is_observed"] and isinstance(node["value"], Tensor)
+        if node["is_observed"] and isinstance(node["value"], Tensor) and not _is_derived(node)
     )
     frames = [f for node in model.values() for f in node["cond_indep_stack"]]
     sizes = [f.size for f in frames if f.name in data_plates and f.size > 0]

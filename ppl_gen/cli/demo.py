@@ -44,7 +44,7 @@ def demo(out: Path = Path("runs/demo"), overwrite: bool = False) -> None:
         run = fit_and_tell(story, data, SETTINGS, out, output)
         note("checking it on digits it has not seen")
         show(make_verdict(out, run, data.test))
-    report = make_report(out, run, data.test, data.label_names, out / "report.html")
+        report = make_report(out, run, data.test, data.label_names, out / "report.html")
     show(f"report: {shown(report)}")
 
 

@@ -101,7 +101,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """The remedy for a name that is not known."""
     names = list(known)
     near = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]}?" if near else "XX"
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
 
 
 def _described(line: str) -> Callable[[], None]:

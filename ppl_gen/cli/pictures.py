@@ -31,7 +31,7 @@ def arrays(drawn: Mapping[str, Tensor]) -> bytes:
 
 
 def picture(structure: Structure, drawn: Mapping[str, Tensor]) -> bytes:
-    """A ``.png`` file with the observations as a grid of images, white lines between them.
+    """A ``.png`` file with the observations as a grid of images, grey lines between them.
 
     Raises:
         DataError: If no observed site is an image: ``(H, W)``, ``(1, H, W)`` or ``(3, H, W)``.
@@ -64,12 +64,12 @@ def grid(images: Tensor) -> Tensor:
         images: Bytes, shape ``(N, 1 or 3, H, W)``.
 
     Returns:
-        Bytes, shape ``(3, height, width)``, where nothing is drawn white.
+        Bytes, shape ``(3, height, width)``, grey where nothing is drawn.
     """
     count, _, height, width = images.shape
     across = math.ceil(math.sqrt(count))
     down = -(-count // across)
-    cells = torch.full((3, down * (height + 1) - 1, across * (width + 1) - 1), 255).byte()
+    cells = torch.full((3, down * (height + 1) - 1, across * (width + 1) - 1), 128).byte()
     for i, image in enumerate(images):
         top, left = i // across * (height + 1), i % across * (width + 1)
         cells[:, top : top + height, left : left + width] = image

@@ -205,7 +205,10 @@ def load_recorded(record: Mapping[str, Any]) -> Dataset | None:
     if not recorded["columns"]:
         return None
     if not recorded["source"]:
-        raise DataError("the record does not know where its data came from: name them with --data")
+        raise DataError(
+            "the record does not know where its data came from: "
+            "fit the story by its name or file, and name the data with --data"
+        )
     data = shaped_like(_load(recorded["source"], None), recorded["columns"])
     warn_if_changed(data, recorded["fingerprint"])
     return data

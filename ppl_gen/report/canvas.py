@@ -83,7 +83,7 @@ def svg(figure: Figure, alt: str) -> Markup:
 
     Args:
         figure: Whose text is all the report's own: text of data goes into the page around it.
-        alt: What the figure shows, for those who cannot see it.
+        alt: What the figure shows, for those who cannot see it; no two on a page alike.
     """
     from matplotlib import rc_context
 
@@ -95,14 +95,15 @@ def svg(figure: Figure, alt: str) -> Markup:
     text = file.getvalue()
     body = text[text.index(">", text.index("<svg")) + 1 : text.rindex("</svg>")]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    # Names of artists repeat from figure to figure; identifiers must not.
-    body = re.sub(r'(<g|<path|<text) id="[A-Za-z]+[._]?[A-Za-z]*_\d+"', r"\1", body)
+    # Names of artists repeat from figure to figure; identifiers that are used do not.
+    used = set(re.findall(r"#([\w-]+)", body))
+    body = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", body)
     body = re.sub(r"\n\s*", "\n", body)
     for colour, variable in VARIABLES.items():
         body = body.replace(colour, variable)
     box = re.search(r'viewBox="([^"]*)"', text)
     frame = tag("svg", Markup(body), viewBox=box[1] if box else None, role="img", aria_label=alt)
-    return tag("div", frame, class_="plot")
+    return tag("div", frame, class_="plot", tabindex="0")
 
 
 def legend(entries: Sequence[tuple[str, str, str]]) -> Markup:

@@ -110,10 +110,11 @@ def khat(view: View) -> Markup:
         f"at {DRAWS} draws: there the guide misses so much of the posterior that reweighing its "
         "draws does not help. Good: few triangles, and not all in one place; a nest of them is a "
         "kind of datum whose latents should not be believed. The verdict, made with more draws, is "
-        "the one to go by. Source: Vehtari et al. 2024."
+        "the one to go by. Figures beyond -0.5 and 1.5 are drawn there. "
+        "Source: Vehtari et al. 2024."
     )
     if exact:
-        caption += f" For {exact} all weights are equal, as for an exact guide; see the lower end."
+        caption += f" For {exact} all weights are equal, as for an exact guide."
     marks = [(FIRST, "bar", "within the limit"), (BAD, "^", "above it")]
     return joined([legend(marks), figure(drawn, caption), _worst(view, found)])
 

@@ -20,11 +20,17 @@ SIGNS = {"pass": "✓", "warn": "!", "fail": "✕", "skipped": "–"}
 
 
 def story_name(run: Run) -> str:
-    """What the story is called: its class, or its file."""
+    """What the story is called: its class, its file, or the names of its two programs."""
     told = run.configuration()
+    if isinstance(run.story, tuple | list):
+        return " and ".join(map(_program_name, (run.pair.model, run.pair.guide)))
     if "file" in told:
         return Path(str(told["file"])).name
     return str(told.get("class") or told.get("object") or "story").rpartition(".")[2]
+
+
+def _program_name(program: Any) -> str:
+    return getattr(program, "__name__", type(program).__name__)
 
 
 def header(view: View) -> Markup:
@@ -56,7 +62,8 @@ def badge(status: str, words: str = "") -> Markup:
 
 def _facts(view: View) -> list[tuple[Markup, Markup]]:
     run, settings = view.run, view.run.settings
-    facts = {"story": tag("code", told_as(run.configuration()))}
+    told = run.configuration()
+    facts = {"story": tag("code", told_as(told) if "class" in told else story_name(run))}
     if run.data.columns:
         shapes = " and ".join(str(shape) for shape, _ in run.data.columns)
         facts["fitted to"] = joined([f"{run.data.rows:,} rows of shape {shapes}"])
@@ -147,13 +154,13 @@ def curves(view: View) -> Markup:
         + (f", validation {number(last.valid_elbo)}" if watched else "")
         + ". The ELBO is reconstruction minus KL, a lower bound on the log evidence. Good: it has "
         "come to rest, and validation follows training. A validation ELBO that falls while "
-        "training rises is overfitting; a KL near 0 is a code that is not used. The axes are "
-        "fitted to the second half, so the first epochs may lie outside."
+        "training rises is overfitting; a KL near 0 is a code that is not used."
     )
+    if len(history) >= figures.MANY:
+        caption += " The axes are fitted to the second half: the first epochs may lie outside."
     return joined([legend(marks), figure(figures.curves(panels, kept, alt), caption)])
 
 
 def _kept(valid: Any, warmup: int) -> int | None:
-    later = np.where(np.arange(1, len(valid) + 1) > warmup, valid, -np.inf)
-    later = np.nan_to_num(later, nan=-np.inf)
-    return int(later.argmax()) + 1 if np.isfinite(later).any() else None
+    counts = np.isfinite(valid) & (np.arange(1, len(valid) + 1) > warmup)
+    return int(np.where(counts, valid, -np.inf).argmax()) + 1 if counts.any() else None

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Array = NDArray[np.float64]
+MANY = 10
 
 
 def curves(panels: Sequence[tuple[str, Array, Array]], kept: int | None, alt: str) -> Markup:
@@ -58,14 +59,14 @@ def curves(panels: Sequence[tuple[str, Array, Array]], kept: int | None, alt: st
 
 
 def late_limits(series: Sequence[Array]) -> tuple[float, float] | None:
-    """Limits that show the second half of every series large, and what comes before if it fits."""
+    """Limits that show the second half of long series large, and what comes before if it fits."""
     finite = [s[np.isfinite(s)] for s in series]
     finite = [s for s in finite if len(s)]
     if not finite:
         return None
-    late = np.concatenate([s[len(s) // 2 :] for s in finite])
+    late = np.concatenate([s[len(s) // 2 if len(s) >= MANY else 0 :] for s in finite])
     every = np.concatenate(finite)
-    room = max(np.ptp(late), 0.01 * np.abs(late).max(), 1e-6)
+    room = max(np.ptp(late), 0.01 * np.abs(late).max()) or 1.0
     low, high = max(every.min(), late.min() - room), min(every.max(), late.max() + room)
     return low - 0.08 * room, high + 0.08 * room
 
@@ -139,6 +140,7 @@ def moments(data: Array, drawn: Array, alt: str) -> Markup:
         second.set_ylabel("drawn / data")
         for axes in (first, second):
             axes.set_xlabel("column")
+            axes.xaxis.get_major_locator().set_params(integer=True)
             axes.margins(y=0.25)
         _correlations(third, data[:, varied & (scale > 0)], drawn[:, varied & (scale > 0)])
         for axes in (first, second, third):
@@ -176,7 +178,7 @@ def agreement(data: Array, means: Array, titles: Sequence[str], alt: str) -> Mar
     rows = -(-len(titles) // 3)
     generator = np.random.default_rng(0)
     with canvas(10, 3.0 * rows) as figure:
-        grid = figure.subplots(rows, min(3, len(titles)), squeeze=False)
+        grid = figure.subplots(rows, 3, squeeze=False)
         for axes in grid.flat[len(titles) :]:
             axes.remove()
         for axes, x, y, title in zip(grid.flat, data.T, means.T, titles, strict=False):
@@ -307,6 +309,8 @@ def profiles(
             for line, colour in zip(values, colours, strict=True):
                 axes.plot(columns, line, color=colour, linewidth=1.5, marker=mark, markersize=3.2)
             axes.set_title(title)
+            whole = np.issubdtype(columns.dtype, np.integer)
+            axes.xaxis.get_major_locator().set_params(integer=whole)
             without_frame(axes)
         figure.supxlabel(across, fontsize=9.5, color=MUTED)
         figure.supylabel(up, fontsize=9.5, color=MUTED)

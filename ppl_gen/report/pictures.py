@@ -201,8 +201,8 @@ def traversals(view: View) -> Markup:
         return figure(tag("div", *cells, class_="strips"), caption)
     titles = [f"{name}, {remark}" for name, remark in zip(names, remarks, strict=True)]
     if kind == "plane":
-        return _paths(view, titles, decoded, caption)
-    return _profiles(view, titles, decoded, steps, caption)
+        return _paths(view, "traversals", titles, decoded, caption)
+    return _profiles(view, "traversals", titles, decoded, steps, caption)
 
 
 def interpolations(view: View) -> Markup:
@@ -234,11 +234,11 @@ def interpolations(view: View) -> Markup:
         )
         return figure(tag("div", *cells, class_="strips"), caption)
     if kind == "plane":
-        return _paths(view, between, decoded, caption)
+        return _paths(view, "interpolations", between, decoded, caption)
     if view.labels is not None:
         listed = "; ".join(f"{name}: {way}" for name, way in zip(names, between, strict=True))
         caption += f" {listed[0].upper()}{listed[1:]}."
-    return _profiles(view, names, decoded, steps[:, 0], caption)
+    return _profiles(view, "interpolations", names, decoded, steps[:, 0], caption)
 
 
 def _pairs(view: View) -> tuple[Tensor, Tensor]:
@@ -255,19 +255,17 @@ def _pairs(view: View) -> tuple[Tensor, Tensor]:
     return starts, ends
 
 
-def _paths(view: View, words: Sequence[str], decoded: Tensor, caption: str) -> Markup:
+def _paths(view: View, what: str, words: Sequence[str], decoded: Tensor, caption: str) -> Markup:
     """Walks through the codes, where an observation is a point of the plane."""
     walks = [(str(i + 1), _flat(walk)) for i, walk in enumerate(decoded)]
-    drawn = figures.paths(
-        _flat(view.x), walks, "decoded points along walks through the codes, over the data"
-    )
+    drawn = figures.paths(_flat(view.x), walks, f"decoded points of {what}, over the data")
     marks = [(class_style(i)[0], "line", f"{i + 1}: {word}") for i, word in enumerate(words)]
     caption += " The number stands at the end of the way."
     return joined([legend([*marks, (MUTED, "o", "data")]), figure(drawn, caption)])
 
 
 def _profiles(
-    view: View, titles: Sequence[str], decoded: Tensor, steps: Tensor, caption: str
+    view: View, what: str, titles: Sequence[str], decoded: Tensor, steps: Tensor, caption: str
 ) -> Markup:
     """Walks through the codes, where an observation has columns."""
     x = view.x.flatten(1).double()
@@ -284,9 +282,10 @@ def _profiles(
     if x.shape[1] == 1:
         scaled, across, columns = scaled.transpose(1, 2), "way along the code", steps.numpy()
     panels = [(title, walk.numpy()) for title, walk in zip(titles, scaled, strict=True)]
-    alt = "decoded columns along walks through the codes"
-    words = f"{caption} Dark lines come first, bright ones last."
-    return figure(figures.profiles(panels, columns, across, up, alt), words)
+    alt = f"decoded columns of {what}"
+    if x.shape[1] > 1:
+        caption += " Dark lines come first, bright ones last."
+    return figure(figures.profiles(panels, columns, across, up, alt), caption)
 
 
 def _flat(x: Tensor) -> figures.Array:

@@ -46,7 +46,8 @@ figure { margin: 0 0 18px; }
 figcaption, .note { color: var(--muted); font-size: 0.92rem; line-height: 1.5; max-width: 50em; }
 figcaption { margin-top: 8px; }
 .note { border-left: 3px solid var(--line); padding-left: 12px; }
-.plot svg { display: block; width: 100%; height: auto; color: var(--ink); }
+.plot { overflow-x: auto; }
+.plot svg { display: block; width: 100%; min-width: 620px; height: auto; color: var(--ink); }
 .plot svg text { font-family: var(--sans) !important; }
 img { display: block; width: 100%; height: auto; } img.crisp { image-rendering: pixelated; }
 .panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(260px, 1fr)); gap: 20px; }
@@ -68,9 +69,9 @@ table { border-collapse: collapse; width: 100%; font-size: 0.92rem; line-height:
 th { text-align: left; font-weight: 600; color: var(--muted); font-size: 0.84rem; }
 th, td { padding: 9px 16px 9px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 td small { display: block; color: var(--muted); font-size: 0.84rem; }
-table.findings td:nth-child(5) { min-width: 19em; }
+table.findings td:nth-child(5) { min-width: 17em; }
 table.findings td:first-child { font-weight: 600; }
-table.findings td p { margin: 2px 0; font-weight: 600; }
+table.findings td p { margin: 2px 0; }
 table.numbers td { font-variant-numeric: tabular-nums; white-space: nowrap; }
 footer { color: var(--muted); font-size: 0.86rem; padding-top: 18px; padding-bottom: 40px;
   border-top: 1px solid var(--line); }

@@ -1,35 +1,14 @@
 """What the tests of the command line share: a small run, and one way to run commands."""
 
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from cli_support import SMALL, Command, Said
 
 from ppl_gen.cli import main
-
-SMALL = ("--latent", "2", "--hidden", "8", "--epochs", "2")
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a command left: its exit status and what it printed."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def complaint(self) -> str:
-        """The one sentence of an error."""
-        lines = [line for line in self.err.splitlines() if line.startswith("ppl-gen: ")]
-        assert len(lines) == 1, self.err
-        return lines[0].removeprefix("ppl-gen: ")
-
-
-Command = Callable[..., Said]
 
 
 @pytest.fixture(autouse=True, scope="session")
