@@ -216,8 +216,9 @@ class Sampler:
     def codes(self, batch: Batch) -> dict[str, tuple[Tensor | None, Tensor | None]]:
         """Of each local site of the guide: posterior means, and KL from the prior per dimension.
 
-        Both have shape ``(N, *event)``; None where the law has no mean, or where guide and prior
-        do not factorise over dimensions. The KL is analytic where Pyro has it, else of one draw.
+        Both have shape ``(N, dimensions)``; None where the law has no mean, or where guide and
+        prior do not factorise over dimensions. The KL is analytic where Pyro has it, else of one
+        draw.
         """
         with torch.no_grad(), pyro.validation_enabled(False):
             guide, model = trace_nodes(self.pair, batch, self.kwargs)
@@ -226,11 +227,18 @@ class Sampler:
                 if node["is_observed"] or not self._is_local(node):
                     continue
                 mean = self._mean(node, 1)
-                found[name] = (
-                    None if mean is None else mean[0],
-                    _kl_per_dimension(node, model[name]) if name in model else None,
-                )
+                divergence = _kl_per_dimension(node, model[name]) if name in model else None
+                if divergence is not None:
+                    divergence = self._value({**node, "value": divergence}, 1)
+                found[name] = (self._by_row(name, mean), self._by_row(name, divergence))
         return found
+
+    def _by_row(self, name: str, draws: Tensor | None) -> Tensor | None:
+        """One draw of a local site as ``(N, dimensions)``."""
+        if draws is None:
+            return None
+        rows = self._cut(name, draws).movedim(self._row_axis(name), 0)
+        return rows.reshape(len(rows), -1)
 
     def observed(self, batch: Batch) -> dict[str, Tensor]:
         """The data as the model binds them to its sites, ``(*plates, *event)`` each."""

@@ -12,7 +12,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions import Delta
+from pyro.distributions import Delta, ExpandedDistribution, Independent, MaskedDistribution
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_factor, site_is_subsample
 from torch import Tensor
@@ -22,6 +22,9 @@ from ppl_gen.inference.pair import Pair
 
 Batch = tuple[Any, ...]
 Nodes = dict[str, dict[str, Any]]
+
+# What says how a law is used. Others that have a base, such as a half-normal, are laws of their own.
+_WRAPPERS = (Independent, ExpandedDistribution, MaskedDistribution)
 
 
 @dataclass(frozen=True)
@@ -213,8 +216,14 @@ def blame(program: str) -> Iterator[None]:
         for frame in traceback.extract_tb(error.__traceback__):
             if not _is_library(frame.filename):
                 where = f" ({Path(frame.filename).name}, line {frame.lineno})"
-        text = str(error).strip().split("\n")[0] or type(error).__name__
+        text = _first_line(error)
+        if text.endswith(":") and error.__cause__ is not None:
+            text = f"{text} {_first_line(error.__cause__)}"
         raise StoryError(f"the {program} raised {type(error).__name__}{where}: {text}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__
 
 
 def _is_library(filename: str) -> bool:
@@ -425,7 +434,7 @@ def _check_values(program: str, nodes: Nodes) -> None:
 def _unchecked(law: Any) -> bool:
     """Whether the program asked for no validation, as for grey values under a Bernoulli."""
     while law.__dict__.get("_validate_args") is not False:
-        if not hasattr(law, "base_dist"):
+        if not isinstance(law, _WRAPPERS):
             return False
         law = law.base_dist
     return True
@@ -533,7 +542,7 @@ def _plates_of(node: dict[str, Any], vectorized: bool = False) -> tuple[str, ...
 
 
 def _base(law: Any) -> Any:
-    while hasattr(law, "base_dist"):
+    while isinstance(law, _WRAPPERS):
         law = law.base_dist
     return law
 

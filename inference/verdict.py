@@ -119,8 +119,13 @@ class Verdict:
             plain = json.loads(text)
             findings = []
             for item in plain["findings"]:
-                figure = math.nan if item["figure"] is None else float(item["figure"])
-                findings.append(Finding(**{**item, "figure": figure}))
+                details = {n: [_number(v) for v in vs] for n, vs in item["details"].items()}
+                figure = _number(item["figure"])
+                findings.append(Finding(**{**item, "figure": figure, "details": details}))
             return cls(tuple(findings), int(plain["data"]), int(plain["draws"]))
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"the verdict cannot be read: {error}") from error
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)

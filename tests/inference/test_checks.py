@@ -1,0 +1,235 @@
+"""Each check passes where all is well, finds the fault it is for, and says when it cannot look."""
+
+import json
+import math
+from dataclasses import replace
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import Tensor
+
+import ppl_gen as pg
+from ppl_gen.inference.checks import settled
+from ppl_gen.inference.history import Epoch, History
+from ppl_gen.inference.verdict import Finding, Verdict
+from ppl_gen.models import PPCA, VAE, AutoEncoder
+
+
+def linear_data(rows: int = 200) -> Tensor:
+    """Rows of a linear-Gaussian story with a clear code."""
+    generator = torch.Generator().manual_seed(0)
+    weight = 2 * torch.randn(2, 4, generator=generator)
+    code = torch.randn(rows, 2, generator=generator)
+    return code @ weight + 0.5 * torch.randn(rows, 4, generator=generator)
+
+
+def as_it_is(story: object, data: object) -> pg.Run:
+    """A run whose story keeps the weights it has."""
+    return pg.fit(story, data, epochs=1, learning_rate=1e-12, warm_start=True, progress=False)
+
+
+@pytest.fixture(scope="module")
+def exact() -> tuple[pg.Run, Tensor]:
+    """PPCA at its maximum, with the exact posterior for a guide."""
+    x = linear_data()
+    return as_it_is(PPCA.maximum_likelihood(x, 2), x), x
+
+
+def test_an_exact_guide_of_a_true_story_passes(exact: tuple[pg.Run, Tensor]) -> None:
+    run, x = exact
+    verdict = pg.check(run, x, draws=200)
+
+    assert run.verdict is verdict
+    assert verdict["evidence"].figure == pytest.approx(
+        run.story.log_evidence(x).mean().item(), abs=1e-3
+    )
+    assert verdict["gap"].figure == pytest.approx(0.0, abs=1e-3)
+    for name in ("evidence", "gap", "k-hat", "active units", "posterior predictive"):
+        assert verdict[name].status == "pass", verdict[name]
+
+
+def test_a_guide_that_is_too_narrow_is_found_by_gap_and_khat(
+    exact: tuple[pg.Run, Tensor],
+) -> None:
+    """All scales halved: KL(q || p) is known, and the evidence, so the gap, errs downwards."""
+    run, x = exact
+    narrow = Narrowed(run.story, 0.5)
+
+    verdict = pg.check(as_it_is(narrow, x), x, draws=1000)
+
+    exact_gap = 2 * (0.5 * (0.5**2 - 1) - math.log(0.5))
+    assert verdict["gap"].figure == pytest.approx(exact_gap, abs=0.1)
+    assert verdict["gap"].figure < exact_gap
+    assert verdict["k-hat"].status == "fail"
+    assert verdict.status == "fail"
+
+
+class Narrowed:
+    """A story whose guide has all its scales multiplied."""
+
+    def __init__(self, story: PPCA, factor: float) -> None:
+        self.story = story
+        self.factor = factor
+
+    def model(self, x: Tensor) -> None:
+        """The model as it is."""
+        self.story.model(x)
+
+    def guide(self, x: Tensor) -> None:
+        """The exact posterior, narrowed."""
+        law = self.story.exact_posterior(x)
+        pyro.param("unused", torch.tensor(0.0))
+        with pyro.plate("observations", len(x)):
+            narrow = dist.MultivariateNormal(law.loc, scale_tril=self.factor * law.scale_tril)
+            pyro.sample("z", narrow)
+
+
+def test_a_likelihood_of_the_wrong_scale_is_found_in_replicated_data(
+    exact: tuple[pg.Run, Tensor],
+) -> None:
+    _, x = exact
+    story = PPCA.maximum_likelihood(x, 2)
+    with torch.no_grad():
+        story.log_scale += math.log(4.0)
+    story.set_guide_to_exact_posterior()
+
+    finding = pg.check(as_it_is(story, x), x, draws=200)["posterior predictive"]
+
+    assert finding.status == "fail"
+    assert "sd of x" in finding.meaning
+
+
+def test_a_collapsed_code_has_no_active_units() -> None:
+    """A heavy KL on pure noise leaves the prior alone."""
+    x = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
+    run = pg.fit(
+        VAE((4,), latent=3), x, epochs=60, learning_rate=5e-3, kl_weight=20.0, progress=False
+    )
+
+    finding = pg.check(run, x, draws=50)["active units"]
+
+    assert finding.figure == 0
+    assert finding.status == "fail"
+    assert max(finding.details["KL of z"]) < 0.05
+
+
+def test_the_kl_of_each_dimension_adds_up_to_that_of_the_site() -> None:
+    x = linear_data()
+    run = pg.fit(VAE((4,), latent=3), x, validation=x, epochs=20, progress=False)
+
+    kl = pg.check(run, x, draws=50)["active units"].details["KL of z"]
+    best = max(run.history, key=lambda epoch: epoch.valid_elbo)
+
+    assert sum(kl) == pytest.approx(best.valid_kl, rel=1e-4)
+    assert len(kl) == 3
+
+
+def test_a_point_has_no_posterior_to_believe() -> None:
+    """What was skipped keeps the whole from passing."""
+    x = linear_data()
+    run = pg.fit(AutoEncoder((4,), latent=2), x, epochs=30, progress=False)
+
+    verdict = pg.check(run, x, draws=50)
+
+    assert [verdict[n].status for n in ("evidence", "gap", "k-hat")] == ["skipped"] * 3
+    assert "one value of 'z'" in verdict["k-hat"].meaning
+    assert verdict.status != "pass"
+
+
+def conjugate(x: Tensor) -> None:
+    """A mean with a normal prior: posterior and evidence are known."""
+    loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
+    with pyro.plate("rows", len(x)):
+        pyro.sample("x", dist.Normal(loc, 1.0), obs=x)
+
+
+def conjugate_posterior(x: Tensor) -> None:
+    """Its exact posterior, with a free parameter that is already right."""
+    precision = 1.0 + len(X)
+    shift = pyro.param("shift", torch.tensor(0.0))
+    pyro.sample("loc", dist.Normal(X.sum() / precision + shift, precision**-0.5))
+
+
+X = torch.randn(30, generator=torch.Generator().manual_seed(1))
+
+
+def test_global_latents_are_checked_on_the_data_of_the_fit() -> None:
+    run = as_it_is((conjugate, conjugate_posterior), X)
+
+    verdict = pg.check(run, X, draws=200)
+    elsewhere = pg.check(run, X + 1, draws=200)
+
+    covariance = torch.eye(30) + torch.ones(30, 30)
+    evidence = dist.MultivariateNormal(torch.zeros(30), covariance).log_prob(X).item()
+    assert verdict["evidence"].figure == pytest.approx(evidence, abs=1e-3)
+    assert verdict["gap"].figure == pytest.approx(0.0, abs=1e-3)
+    assert verdict["k-hat"].status == "pass"
+    assert elsewhere["k-hat"].status == "skipped"
+    assert "data of the fit" in elsewhere["k-hat"].meaning
+
+
+def test_too_few_draws_are_said_and_not_passed(exact: tuple[pg.Run, Tensor]) -> None:
+    run, x = exact
+    finding = pg.check(run, x, draws=10)["k-hat"]
+
+    assert finding.status == "skipped"
+    assert "at least 25 draws" in finding.meaning
+
+
+def history(elbo: Tensor) -> History:
+    """A fit with the given ELBO at each epoch."""
+    return History(
+        tuple(
+            Epoch(i + 1, i + 1, float(i), 1e-3, 1.0, value, value, 0.0, 0.0)
+            for i, value in enumerate(elbo.tolist())
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("elbo", "status"),
+    [
+        (torch.linspace(-100, 0, 100), "fail"),
+        (torch.linspace(-10, 0, 100), "warn"),
+        (torch.zeros(100), "pass"),
+        (torch.linspace(0, -10, 100), "pass"),
+        (torch.randn(100, generator=torch.Generator().manual_seed(0)), "pass"),
+        (torch.zeros(10), "skipped"),
+    ],
+)
+def test_settled_means_that_the_elbo_has_stopped_rising(elbo: Tensor, status: str) -> None:
+    assert settled(history(elbo)).status == status
+
+
+def test_a_verdict_is_as_bad_as_its_worst_finding_and_comes_back_from_json() -> None:
+    good = Finding("a", 1.0, "nats", "", "pass", "fine", "", "", {"x": [1.0, math.inf]})
+    verdicts = {
+        status: Verdict((good, replace(good, check="b", status=status)), 10, 100)
+        for status in ("pass", "warn", "fail", "skipped")
+    }
+
+    assert {name: v.status for name, v in verdicts.items()} == {
+        "pass": "pass",
+        "warn": "warn",
+        "fail": "fail",
+        "skipped": "warn",
+    }
+    for verdict in verdicts.values():
+        text = verdict.to_json()
+        json.loads(text, parse_constant=pytest.fail)
+        assert Verdict.from_json(text).to_json() == text
+    with pytest.raises(pg.RunError, match="verdict cannot be read"):
+        Verdict.from_json("{}")
+
+
+def test_a_verdict_prints_what_to_do() -> None:
+    finding = Finding("gap", 3.0, "nats", "at most 0.5", "fail", "It is [bold]far[/].", "Mend.", "")
+
+    text = str(Verdict((finding,), 10, 100))
+
+    assert "gap: It is [bold]far[/]. Mend." in text
+    assert "3 nats" in text
+    with pytest.raises(KeyError, match="there is no check 'k-hat'"):
+        Verdict((finding,), 10, 100)["k-hat"]
