@@ -91,10 +91,7 @@ def prepare(
         return None, 0
     part = as_part(data)
     required, most = _positional(model, kwargs)
-    if isinstance(data, Part | Dataset):
-        arguments = max(1, required)
-    else:
-        arguments = len(part.columns)
+    arguments = max(1, required) if isinstance(data, Part | Dataset) else len(part.columns)
     if arguments > len(part.columns):
         raise DataError(
             f"the model requires {required} arguments, the data have {len(part.columns)} "

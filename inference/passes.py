@@ -604,7 +604,7 @@ def row_slices(sampler: Sampler, batch: Batch, rows: int) -> Iterator[slice]:
 def evidence_of(
     run: Run, x: Any, draws: int = 1000, *, memory: int = MEMORY, seed: int = 0, khat: bool = True
 ) -> Evidence:
-    """Importance-sampled evidence of each row; see :func:`~ppl_gen.inference.evidence.log_evidence`.
+    """Importance-sampled evidence of each row, as in :func:`ppl_gen.inference.log_evidence`.
 
     Args:
         run: The fitted story.

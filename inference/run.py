@@ -235,4 +235,8 @@ class Run:
             return dict(self.pair.origin)
         if isinstance(self.story, Component) and type(self.story).__module__.startswith("ppl_gen."):
             return self.story.configuration
-        return {"object": type(self.story).__qualname__}
+        programs = {"model": self.pair.model, "guide": self.pair.guide}
+        return {"object": type(self.story).__qualname__} | {
+            name: getattr(program, "__qualname__", type(program).__qualname__)
+            for name, program in programs.items()
+        }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+from ppl_gen.component import by_name
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
     "sgd": torch.optim.SGD,
@@ -29,7 +31,8 @@ class Settings:
         seed: Draws everything: first weights of a story of ppl-gen, order of rows, noise.
         batch_size: Rows a step; by default 128, or all of them where the story needs all.
         learning_rate: Of the optimiser, at the start.
-        optimizer: One of adam, adamw, sgd, rmsprop, adagrad.
+        optimizer: One of torch's: adam, adamw, sgd, rmsprop, adagrad; with options of its own as
+            in "adam(eps=1e-4)" or "sgd(momentum=0.9)".
         schedule: How the learning rate goes on: constant, or cosine down to 1 % of it at the end.
         clip: Largest norm of the gradient of the loss per datum; none by default.
         particles: Draws of the guide a step, over which the ELBO is averaged.
@@ -71,8 +74,7 @@ class Settings:
         _check(
             "schedule", self.schedule in ("constant", "cosine"), "constant or cosine", self.schedule
         )
-        known = ", ".join(OPTIMIZERS)
-        _check("optimizer", self.optimizer in OPTIMIZERS, f"one of {known}", self.optimizer)
+        self.make_optimizer([torch.zeros(1, requires_grad=True)])
 
     def kl_weight_at(self, epoch: int) -> float:
         """Factor on the KL term in an epoch, counted from 1."""
@@ -85,12 +87,20 @@ class Settings:
         return 0.01 + 0.99 * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
 
     def make_optimizer(self, parameters: list[Tensor]) -> Optimizer:
-        """The optimiser, fused into one kernel where torch can."""
-        cls = OPTIMIZERS[self.optimizer]
-        options: dict[str, Any] = {"lr": self.learning_rate}
-        if self.optimizer in ("adam", "adamw", "sgd", "adagrad") and _can_fuse(parameters):
-            options["fused"] = True
-        return cls(parameters, **options)
+        """The optimiser, fused into one kernel where torch can.
+
+        Raises:
+            ValueError: If its name is unknown or it does not take these options.
+        """
+        cls, options = by_name(self.optimizer, OPTIMIZERS, "optimizer")
+        if "fused" in inspect.signature(cls).parameters and _can_fuse(parameters):
+            options = {"fused": True, **options}
+        try:
+            return cls(parameters, **{"lr": self.learning_rate, **options})
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"optimizer must take its options, got {self.optimizer!r}: {error}"
+            ) from error
 
     def torch_device(self) -> torch.device:
         """The device to work on.

@@ -23,7 +23,7 @@ from ppl_gen.inference.pair import Pair
 Batch = tuple[Any, ...]
 Nodes = dict[str, dict[str, Any]]
 
-# What says how a law is used. Others that have a base, such as a half-normal, are laws of their own.
+# What only says how a law is used; others with a base, such as a half-normal, are their own.
 _WRAPPERS = (Independent, ExpandedDistribution, MaskedDistribution)
 
 
@@ -348,8 +348,7 @@ def _check_sites(pair: Pair, batch: Batch, kwargs: Mapping[str, Any]) -> None:
         if not handlers:
             with blame("guide"):
                 guide = poutine.trace(pair.guide).get_trace(*batch, **kwargs)
-        indices = {n: v["value"] for n, v in guide.nodes.items() if site_is_subsample(v)}
-        with blame("model"), Indices(indices):
+        with blame("model"):
             model = poutine.trace(pair.model).get_trace(*batch, **kwargs)
         with suppress(Exception):  # which sites there are may depend on what is drawn
             replayed = poutine.replay(pair.model, trace=guide)

@@ -1,6 +1,6 @@
 """``fit`` takes any Pyro program: one small program of every kind, each with a known answer.
 
-All but the last section tell the same story: mu ~ Normal(0, 3), and x ~ Normal(mu, 1) for each
+All tell the same story: mu ~ Normal(0, 3), and x ~ Normal(mu, 1) for each
 datum. Its posterior is normal and known, so whatever way the story is written, the fit must
 arrive at that mean and that standard deviation.
 """
@@ -24,7 +24,6 @@ from pyro.infer import (
     TraceEnum_ELBO,
     TraceGraph_ELBO,
     TraceMeanField_ELBO,
-    config_enumerate,
 )
 from pyro.infer.autoguide import (
     AutoDelta,
@@ -371,67 +370,3 @@ def test_every_bound_of_pyro_can_be_climbed(bound: Callable[[], Any]) -> None:
 
     assert mu.mean().item() == pytest.approx(MEAN, abs=SD / 2)
     assert mu.std().item() == pytest.approx(SD, rel=0.4)
-
-
-# Discrete sites: nothing is left to chance, so one step shows the exact marginal likelihood.
-
-WEIGHTS, CENTRES = torch.tensor([0.3, 0.7]), torch.tensor([-1.0, 2.0])
-
-
-def mixture(x: Tensor) -> None:
-    centres = pyro.param("centres", CENTRES.clone())
-    with pyro.plate("data", len(x)):
-        k = pyro.sample("k", dist.Categorical(WEIGHTS), infer={"enumerate": "parallel"})
-        pyro.sample("x", dist.Normal(centres[k], 1.0), obs=x)
-
-
-def mixture_in_a_loop(x: Tensor) -> None:
-    centres = pyro.param("centres", CENTRES.clone())
-    for i in pyro.plate("data", len(x)):
-        k = pyro.sample(f"k_{i}", dist.Categorical(WEIGHTS), infer={"enumerate": "parallel"})
-        pyro.sample(f"x_{i}", dist.Normal(centres[k], 1.0), obs=x[i])
-
-
-def exact_responsibilities(x: Tensor) -> None:
-    logits = WEIGHTS.log() + dist.Normal(CENTRES, 1.0).log_prob(x[:, None])
-    with pyro.plate("data", len(x)):
-        pyro.sample("k", dist.Categorical(logits=logits))
-
-
-DISCRETE: dict[str, tuple[Any, dict[str, Any]]] = {
-    "summed out of the model": ((mixture, lambda x: None), {}),
-    "summed out in mini-batches": ((mixture, lambda x: None), {"batch_size": 16}),
-    "summed out in a loop": ((mixture_in_a_loop, lambda x: None), {"batch_size": 8}),
-    "summed out beside an autoguide": ((mixture, AutoDelta), {}),
-    "enumerated in the guide, in parallel": (
-        (mixture, config_enumerate(exact_responsibilities, "parallel")),
-        {"batch_size": 32},
-    ),
-    "enumerated in the guide, in sequence": (
-        (mixture, config_enumerate(lambda x: exact_responsibilities(x), "sequential")),
-        {"batch_size": 1},
-    ),
-}
-
-
-@pytest.mark.parametrize(("story", "options"), DISCRETE.values(), ids=DISCRETE)
-def test_the_elbo_of_an_enumerated_story_is_its_exact_evidence(
-    story: Any, options: dict[str, Any]
-) -> None:
-    """By hand it is the log of a weighted sum of two densities; weights stay where they begin."""
-    x = X[:16] if options.get("batch_size") == 1 else X
-    law = dist.MixtureSameFamily(dist.Categorical(WEIGHTS), dist.Normal(CENTRES, 1.0))
-    run = pg.fit(story, x, epochs=1, learning_rate=1e-12, progress=False, **options)
-    assert run.history[-1].elbo == pytest.approx(law.log_prob(x).mean().item(), abs=1e-4)
-
-
-def test_enumerated_sites_are_drawn_from_their_exact_posterior() -> None:
-    run = pg.fit((mixture, lambda x: None), X, epochs=1, learning_rate=1e-12, progress=False)
-    logits = WEIGHTS.log() + dist.Normal(CENTRES, 1.0).log_prob(X[:, None])
-
-    tree = run.posterior(X, draws=4000, groups=["posterior"])
-
-    share = torch.as_tensor(tree["posterior"]["k"].values).double().mean((0, 1))
-    exact = logits.softmax(1)[:, 1].double()
-    error = (exact * (1 - exact) / 4000).sqrt()
-    assert ((share - exact).abs() <= 5 * error + 1e-3).all()

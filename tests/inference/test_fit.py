@@ -242,6 +242,7 @@ def test_a_loss_that_turns_nan_stops_the_fit_and_leaves_the_last_good_state(
         ({"learning_rate": -1.0}, "learning_rate must be positive, got -1.0"),
         ({"kl_weight": 0.0}, "kl_weight must be positive"),
         ({"optimizer": "lion"}, "optimizer must be one of adam"),
+        ({"optimizer": "adam(speed=3)"}, "optimizer must take its options"),
         ({"schedule": "linear"}, "schedule must be constant or cosine"),
         ({"seed": -1}, "seed must be from 0"),
         ({"device": "cuda:99"}, "device must be auto, cpu or one this machine has"),
@@ -250,6 +251,14 @@ def test_a_loss_that_turns_nan_stops_the_fit_and_leaves_the_last_good_state(
 def test_a_setting_out_of_range_is_named(settings: dict[str, object], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         pg.fit(VAE((5,)), linear_data(20), progress=False, **settings)
+
+
+def test_an_optimizer_takes_options_of_its_own() -> None:
+    made = Settings(optimizer="adam(eps=1e-4)", learning_rate=0.5).make_optimizer(
+        [torch.zeros(1, requires_grad=True)]
+    )
+
+    assert (made.defaults["eps"], made.defaults["lr"]) == (1e-4, 0.5)
 
 
 def test_an_unknown_setting_gets_the_nearest_name() -> None:
