@@ -35,9 +35,9 @@ class Options:
     """
 
     root: Path | None = None
-    epochs: int = 330
+    epochs: int = 450
     batch_size: int = 100
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 3e-3
     draws: int = 5000
     seed: int = 0
     out: Path = Path("runs/vae-mnist")
@@ -55,6 +55,7 @@ def main(options: Options) -> None:
         epochs=options.epochs,
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
+        optimizer="adam(eps=1e-4)",
         schedule="cosine",
         seed=options.seed,
         out=options.out,

@@ -15,10 +15,11 @@ from ppl_gen.data import Dataset, Part
 from ppl_gen.errors import DataError
 from ppl_gen.inference.batches import rows_of, some_rows
 from ppl_gen.inference.pair import Pair, Program
-from ppl_gen.inference.passes import MEMORY, Draws, Sampler, plan, row_slices
+from ppl_gen.inference.passes import MEMORY, plan
+from ppl_gen.inference.sampler import Draws, Sampler, row_slices
 from ppl_gen.inference.seeds import seeded
 from ppl_gen.inference.sinks import Sink, sink_for
-from ppl_gen.inference.structure import Batch, Site, Structure, examine
+from ppl_gen.inference.structure import Batch, Structure, examine
 
 if TYPE_CHECKING:
     from xarray import DataTree
@@ -238,10 +239,9 @@ class _Writer:
 
     def _dims(self, name: str, group: str, count: int) -> list[str]:
         site = self.structure.sites.get(name)
-        if site is None or group in ("log_likelihood", "sample_stats"):
+        if site is None or group == "sample_stats":
             return [self._data_plate()][:count]
-        plates = _batch_plates(site)
-        return [*plates, *(f"{name}_dim_{i}" for i in range(count - len(plates)))]
+        return [*site.plates, *(f"{name}_dim_{i}" for i in range(count - len(site.plates)))]
 
     def _data_plate(self) -> str:
         return next(
@@ -272,10 +272,6 @@ class _Writer:
                 raise DataError(f"coords of {dim!r} must have {size} labels, got {len(labels)}")
             self.sink.create(group, dim, [dim], [size], labels.dtype, [max(1, size)])
             self.sink.write(group, dim, (slice(None),), labels)
-
-
-def _batch_plates(site: Site) -> tuple[str, ...]:
-    return site.plates
 
 
 def _arguments(data: Any) -> Batch:

@@ -16,14 +16,8 @@ from torch import Tensor
 from ppl_gen.data import Dataset, as_part
 from ppl_gen.inference.evidence import Evidence, khat_threshold
 from ppl_gen.inference.history import History
-from ppl_gen.inference.passes import (
-    MEMORY,
-    Sampler,
-    evidence_of,
-    joint_evidence_of,
-    plan,
-    row_slices,
-)
+from ppl_gen.inference.passes import MEMORY, evidence_of, joint_evidence_of, plan
+from ppl_gen.inference.sampler import Sampler, row_slices
 from ppl_gen.inference.seeds import seeded
 from ppl_gen.inference.verdict import Finding, Status, Verdict
 
@@ -105,7 +99,7 @@ def posterior_findings(subject: _Subject) -> list[Finding]:
         reason = "The story has no latents."
     elif points:
         reason = f"The guide gives one value of {points[0]!r} and no posterior to weigh."
-    elif local and not (structure.takes_batches and subject.batch):
+    elif local and not structure.splits_rows:
         reason = "The story takes its data whole, so no datum has a weight of its own."
     elif not local and run.data.fingerprint != subject.fingerprint:
         reason = (
@@ -252,13 +246,13 @@ def active_units(subject: _Subject) -> Finding:
     """
     run = subject.run
     sites = [s for s in run.structure.latents if s.local and not s.summed]
-    if not sites or not run.structure.takes_batches or not subject.batch:
+    if not sites or not run.structure.splits_rows:
         return subject.skipped("active units", "The story has no code of its own for each datum.")
-    if len(subject.batch[0]) < 2:
-        return subject.skipped("active units", "Needs at least 2 data, got 1.")
     means, divergences = _codes(subject)
     if not means:
         return subject.skipped("active units", "The guide's laws have no means to compare.")
+    if len(next(iter(means.values()))) < 2:
+        return subject.skipped("active units", "Needs at least 2 data, got 1.")
     active, total, details = 0, 0, {}
     for name, mean in means.items():
         variance = mean.flatten(1).var(0)
@@ -292,8 +286,9 @@ def _codes(subject: _Subject) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         sampler = Sampler(run.pair, run.structure, run.kwargs)
         rows, _ = plan(sampler, subject.batch, 1, subject.memory, predict=False)
         for part in row_slices(sampler, subject.batch, rows):
-            batch = tuple(column[part] for column in subject.batch)
-            for name, (mean, divergence) in sampler.codes(batch).items():
+            with sampler.showing(subject.batch, part) as batch:
+                codes = sampler.codes(batch)
+            for name, (mean, divergence) in codes.items():
                 if mean is not None:
                     means.setdefault(name, []).append(mean.cpu())
                 if divergence is not None:
@@ -316,8 +311,8 @@ def posterior_predictive(subject: _Subject) -> Finding:
         Gelman et al. (1996), https://www3.stat.sinica.edu.tw/statistica/j6n4/j6n41/j6n41.htm
     """
     run, name = subject.run, "posterior predictive"
-    if not run.structure.takes_batches or not subject.batch or not run.structure.observed:
-        return subject.skipped(name, "The story has no data plate to replicate rows of.")
+    if not run.structure.observed or not subject.batch:
+        return subject.skipped(name, "The story binds no data that could be replicated.")
     observed, replicated = _statistics(subject)
     worst, off, named, details = 1.0, 0.0, "", {}
     for statistic, value in observed.items():
@@ -350,30 +345,31 @@ def _statistics(subject: _Subject) -> tuple[dict[str, float], dict[str, Tensor]]
     run = subject.run
     draws = min(subject.draws, REPLICATES)
     sums: dict[str, Tensor] = {}
-    data: dict[str, list[Tensor]] = {}
-    counts: dict[str, int] = {}
+    data: dict[str, Tensor] = {}
     with run.pair.active(), seeded(subject.seed):
         sampler = Sampler(run.pair, run.structure, run.kwargs)
         rows, together = plan(sampler, subject.batch, draws, subject.memory, predict=True)
-        fixed = sampler.draw_globals(tuple(c[:rows] for c in subject.batch), draws)
+        for name, value in sampler.observed(subject.batch).items():
+            data[name] = value.flatten().double().cpu()
+        with sampler.showing(
+            subject.batch, next(row_slices(sampler, subject.batch, rows))
+        ) as first:
+            fixed = sampler.draw_globals(first, draws)
         for part in row_slices(sampler, subject.batch, rows):
-            batch = tuple(column[part] for column in subject.batch)
-            for name, value in sampler.observed(batch).items():
-                data.setdefault(name, []).append(value.flatten().double().cpu())
-                counts[name] = counts.get(name, 0) + value.numel()
             for start in range(0, draws, together):
                 stop = min(draws, start + together)
                 held = {n: v[start:stop] for n, v in fixed.items()}
-                drawn = sampler.draw(batch, stop - start, held, predict=True).predicted
+                with sampler.showing(subject.batch, part) as batch:
+                    drawn = sampler.draw(batch, stop - start, held, predict=True).predicted
                 for name, value in drawn.items():
-                    flat = value.flatten(1).double().cpu()
+                    flat = value.reshape(len(value), -1).double().cpu()
                     both = torch.stack([flat.sum(1), flat.square().sum(1)])
                     total = sums.setdefault(name, torch.zeros(2, draws, dtype=torch.float64))
                     total[:, start:stop] += both
     observed, replicated = {}, {}
     for name, total in sums.items():
-        mean, square = total / counts[name]
-        whole = torch.cat(data[name])
+        whole = data[name]
+        mean, square = total / len(whole)
         observed[f"mean of {name}"] = whole.mean().item()
         observed[f"sd of {name}"] = whole.std(correction=0).item()
         replicated[f"mean of {name}"] = mean

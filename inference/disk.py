@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyro
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
@@ -124,7 +125,13 @@ def write_file(path: Path, content: bytes) -> None:
         raise RunError(f"{str(path)!r} cannot be written: {error.strerror}") from error
 
 
-def load(path: str | Path, story: Any = None, device: str = "cpu") -> Run:
+def load(
+    path: str | Path,
+    story: Any = None,
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+) -> Run:
     """Read a run that :meth:`Run.save` wrote.
 
     Nothing in the directory is ever run as code. A story of ppl-gen is rebuilt from its recorded
@@ -133,6 +140,8 @@ def load(path: str | Path, story: Any = None, device: str = "cpu") -> Run:
     Args:
         path: The directory.
         story: The story, as it was given to ``fit``; needed unless it is one of ppl-gen's own.
+        kwargs: Further arguments of both programs, as they were given to ``fit``; those that are
+            plain numbers and words are recorded.
         device: Where to put the weights.
 
     Raises:
@@ -158,12 +167,13 @@ def load(path: str | Path, story: Any = None, device: str = "cpu") -> Run:
     except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
         raise RunError(f"the run in {str(path)!r} cannot be read: {error}") from error
     pair = _read_story(path, record["story"], story)
-    blank = data.blank(data.rows if structure.subsamples else 2, torch.device("cpu"))
-    with seeded(0), pair.active():
-        _take_over(pair, state, blank, record["kwargs"])
+    given = {**record["kwargs"], **(kwargs or {})}
+    blank = data.blank(settings.batch_size or data.rows, torch.device("cpu"))
+    with seeded(0), pair.active(), pyro.validation_enabled(False):
+        _take_over(pair, state, blank, given)
     pair.to(torch.device(device))
     pair.train(False)
-    run = Run(pair, structure, settings, history, data, record["kwargs"], record["versions"])
+    run = Run(pair, structure, settings, history, data, given, record["versions"])
     if VERDICT in files:
         run.verdict = Verdict.from_json(files[VERDICT].decode())
     return run

@@ -6,7 +6,7 @@ import difflib
 import math
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -15,14 +15,13 @@ from typing import Any
 import pyro
 import torch
 from pyro.infer import ELBO, is_validation_enabled
-from pyro.infer.autoguide import AutoGuide
 
 from ppl_gen.data import Dataset
 from ppl_gen.errors import DataError, FitError, StoryError
 from ppl_gen.inference import disk
 from ppl_gen.inference.batches import Batches, prepare, rows_of
 from ppl_gen.inference.history import Epoch, History
-from ppl_gen.inference.objective import Objective, choose_elbo, culprit
+from ppl_gen.inference.objective import Objective, Terms, choose_elbo, culprit
 from ppl_gen.inference.pair import Pair, as_pair
 from ppl_gen.inference.progress import Reporter, reporter
 from ppl_gen.inference.run import Run, record_of
@@ -163,7 +162,7 @@ class _Training:
         self.batches = Batches(part, arguments, rows, device)
         pair.train(False)
         self.structure = examine(pair, self.batches.example, size, rows, kwargs)
-        self.batches.batch_size = _batch_size(self.structure, pair, settings, size)
+        self.batches.batch_size = _batch_size(self.structure, settings, size)
         self.valid = None
         if validation is not None:
             rows_valid, count = prepare(validation, pair.model, kwargs)
@@ -217,30 +216,44 @@ class _Training:
 
     def _epoch(self, number: int) -> tuple[float, float, float]:
         self.pair.train(True)
-        weight, mean = self.settings.kl_weight_at(number), _Mean()
+        mean = _Mean()
         total = self.settings.epochs * self.batches.count
         for position, batch in enumerate(self.batches.shuffled()):
-            noise = torch.get_rng_state()
-            with blame("story"):
-                terms, update = self.step(batch, weight)
-            loss = float(terms.loss.detach())
-            if not math.isfinite(loss):
-                self.pair.train(False)
-                torch.set_rng_state(noise)
-                if position == 0 and self.valid is None:
-                    # The last epoch's weights are the ones that gave this loss.
-                    self.kept = self.earlier
-                raise self._diverged(number, loss, batch)
-            optimizer = self.step.prepare()
-            for group in optimizer.param_groups:
-                group["lr"] = self.settings.learning_rate * self.settings.rate_at(
-                    self.steps / total
-                )
+            terms, update = self._finite_step(number, position, batch)
+            rate = self.settings.learning_rate * self.settings.rate_at(self.steps / total)
+            for group in self.step.prepare().param_groups:
+                group["lr"] = rate
             update()
             self.steps += 1
             mean.add(terms, rows_of(batch))
         self.pair.train(False)
         return mean.figures()
+
+    def _finite_step(
+        self, number: int, position: int, batch: Batch
+    ) -> tuple[Terms, Callable[[], None]]:
+        """Evaluate a batch, and stop the fit if its loss or a parameter is not finite."""
+        noise = torch.get_rng_state()
+        try:
+            with blame("story"):
+                terms, update = self.step(batch, self.settings.kl_weight_at(number))
+            loss = float(terms.loss.detach())
+            if math.isfinite(loss):
+                return terms, update
+        except StoryError:
+            if not self._broken():
+                raise
+            loss = math.nan
+        self.pair.train(False)
+        torch.set_rng_state(noise)
+        if position == 0 and self.valid is None:
+            # The last epoch's weights are the ones that gave this loss.
+            self.kept = self.earlier
+        raise self._diverged(number, loss, batch)
+
+    def _broken(self) -> list[str]:
+        """Names of the parameters that are not finite any more."""
+        return [n for n, p in self.pair.parameters().items() if not p.isfinite().all()]
 
     def _validation(self) -> tuple[float, float, float]:
         if self.valid is None:
@@ -280,7 +293,7 @@ class _Training:
     def _diverged(self, number: int, loss: float, batch: Batch) -> FitError:
         where = None
         with pyro.validation_enabled(False), _quiet():
-            broken = [n for n, p in self.pair.parameters().items() if not p.isfinite().all()]
+            broken = self._broken()
             try:
                 guide, model = trace_nodes(self.pair, batch, self.kwargs)
                 where = culprit(model, guide)
@@ -295,7 +308,7 @@ class _Training:
         )
 
 
-def _batch_size(structure: Structure, pair: Pair, settings: Settings, size: int) -> int:
+def _batch_size(structure: Structure, settings: Settings, size: int) -> int:
     """How many rows a step takes, given what the programs can be given."""
     asked = settings.batch_size
     if structure.enumerated and settings.kl_weight_at(1) != 1.0:
@@ -303,25 +316,11 @@ def _batch_size(structure: Structure, pair: Pair, settings: Settings, size: int)
             "kl_weight must be 1 and kl_warmup 0 where a site is enumerated: the sum over its "
             "values has no separate KL term to weight"
         )
-    if not structure.takes_batches:
-        if asked is not None and asked < size:
-            why = (
-                "the program picks its own mini-batch by plate(..., subsample_size=)"
-                if structure.subsamples
-                else "no plate of the model has the size of the batch"
-            )
-            raise StoryError(
-                f"batch_size must be left out or {size}, got {asked}: {why}, so every step needs "
-                "all the data"
-            )
-        return size
-    local = [site.name for site in structure.latents if site.local and not site.summed]
-    if isinstance(pair.guide, AutoGuide) and local and structure.batch_plates:
+    if structure.needs_all:
         if asked is not None and asked < size:
             raise StoryError(
-                f"{type(pair.guide).__name__} keeps numbers for every datum's {local[0]!r}, so "
-                f"batch_size must be left out or {size}, got {asked}: write an amortised guide, "
-                f"or use pyro.plate(name, size={size}, subsample_size=...)"
+                f"batch_size must be left out or {size}, got {asked}: {structure.needs_all}, so "
+                "every step needs all the data"
             )
         return size
     return min(asked or DEFAULT_BATCH, size)

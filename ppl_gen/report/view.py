@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ppl_gen.data import Dataset, Part, as_part, load
 from ppl_gen.errors import PplGenError
-from ppl_gen.inference.passes import Sampler
 from ppl_gen.inference.run import Run
+from ppl_gen.inference.sampler import Sampler
 from ppl_gen.inference.seeds import seeded
 from ppl_gen.inference.structure import Site, trace_nodes
 

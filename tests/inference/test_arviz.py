@@ -1,6 +1,7 @@
 """The tree follows ArviZ's schema, holds the right numbers, and is the same on disk."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib as mpl
@@ -203,6 +204,14 @@ def test_enumerated_sites_are_drawn_from_their_exact_posterior() -> None:
     np.testing.assert_allclose(evidence, joint.logsumexp(0).numpy(), rtol=1e-5)
 
 
+@pytest.fixture
+def own_store() -> Iterator[None]:
+    """A parameter store for a guide whose names another test's guide has too."""
+    with pyro.get_param_store().scope():
+        yield
+
+
+@pytest.mark.usefixtures("own_store")
 def test_a_program_that_cannot_bear_more_dimensions_is_drawn_one_by_one() -> None:
     """Its matrix product would broadcast wrongly under a plate of draws."""
     x = torch.randn(6, 3)
@@ -222,6 +231,7 @@ def test_a_program_that_cannot_bear_more_dimensions_is_drawn_one_by_one() -> Non
     assert np.unique(tree["posterior"]["weight"].values[0, :, 0, 0]).size == 7
 
 
+@pytest.mark.usefixtures("own_store")
 def test_blocks_of_handlers_around_a_model_change_nothing() -> None:
     x = torch.randn(5)
 

@@ -1,0 +1,128 @@
+"""Where the draws, plates and values of a site stand among the dimensions of its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from pyro.distributions import Independent
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from ppl_gen.inference.structure import Nodes, Structure
+
+DRAWS = "_draws"
+
+Node = Mapping[str, Any]
+
+
+class Layout:
+    """Brings what a trace holds into the form ``(S, *plates, *event)``.
+
+    In a trace, batch dimensions are counted from the right; the draws, if there is a plate of them,
+    stand to the left of the program's own plates.
+
+    Args:
+        structure: Sites and plates of the programs.
+    """
+
+    def __init__(self, structure: Structure) -> None:
+        self.data_plates = structure.data_plates
+        self.nesting = structure.nesting
+
+    def is_local(self, node: Node) -> bool:
+        """Whether a site stands inside a data plate."""
+        return any(f.name in self.data_plates for f in node["cond_indep_stack"])
+
+    def fits(self, node: Node) -> bool:
+        """Whether a site's log-density has no more dimensions than draws and plates."""
+        return log_prob(node).dim() <= 1 + self.nesting
+
+    def value(self, node: Node, draws: int) -> Tensor:
+        """A site's value, ``(S, *plates, *event)``, plates from the outermost dimension in."""
+        return self._arranged(node["value"].detach(), node, len(node["fn"].event_shape), draws)
+
+    def mean(self, node: Node, draws: int) -> Tensor | None:
+        """The mean of a site's law, ``(S, *plates, *event)``, or None if it has none."""
+        try:
+            mean = node["fn"].mean
+        except (NotImplementedError, AttributeError):
+            return None
+        if not isinstance(mean, Tensor) or mean.isnan().any():
+            return None
+        return self._arranged(mean.detach(), node, len(node["fn"].event_shape), draws)
+
+    def terms(self, node: Node, draws: int) -> Tensor:
+        """A site's log-density in nats, unscaled, ``(S, *plates)``."""
+        return self._arranged(log_prob(node), node, 0, draws)
+
+    def sums(self, nodes: Iterable[Node], draws: int, rows: int) -> tuple[Tensor, Tensor]:
+        """Log-densities inside the data plate, summed to ``(S, N)``, and outside, to ``(S,)``."""
+        inner, outer = torch.zeros(draws, rows), torch.zeros(draws)
+        for node in nodes:
+            inner, outer = self.added(inner, outer, node, self.terms(node, draws))
+        return inner, outer
+
+    def added(
+        self, inner: Tensor, outer: Tensor, node: Node, terms: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Add a site's terms, ``(S, *plates)``, to the sums it belongs to."""
+        names = [f.name for f in self._frames(node)]
+        rows = next((i for i, name in enumerate(names) if name in self.data_plates), None)
+        if rows is None:
+            return inner, outer.to(terms.device) + terms.reshape(len(terms), -1).sum(1)
+        others = [1 + i for i in range(len(names)) if i != rows]
+        return inner.to(terms.device) + (terms.sum(others) if others else terms), outer
+
+    def _frames(self, node: Node) -> list[Any]:
+        frames = [f for f in node["cond_indep_stack"] if f.vectorized and f.name != DRAWS]
+        return sorted(frames, key=lambda f: f.dim)
+
+    def _arranged(self, tensor: Tensor, node: Node, events: int, draws: int) -> Tensor:
+        split = tensor.dim() - events
+        axes = 1 + self.nesting
+        batch = [1] * (axes - split) + list(tensor.shape[:split])
+        event = tensor.shape[split:]
+        full = list(batch)
+        for frame in self._frames(node):
+            full[frame.dim] = frame.size if frame.size > 0 else batch[frame.dim]
+        full[0] = draws
+        kept = [full[0], *(full[f.dim] for f in self._frames(node))]
+        return tensor.reshape(*batch, *event).expand(*full, *event).reshape(*kept, *event)
+
+
+def sample_sites(trace: Any) -> Nodes:
+    """The nodes of a trace that are sampled, without the indices that plates draw."""
+    return {
+        name: node
+        for name, node in trace.nodes.items()
+        if node["type"] == "sample" and not site_is_subsample(node)
+    }
+
+
+def log_prob(node: Node) -> Tensor:
+    """A site's log-density in nats, masked but not scaled."""
+    term = node["fn"].log_prob(node["value"])
+    mask = node["mask"]
+    if mask is None:
+        return term
+    if isinstance(mask, bool):
+        return term if mask else torch.zeros_like(term)
+    return torch.where(mask, term, torch.zeros_like(term))
+
+
+def kl_per_dimension(guide: Node, model: Node) -> Tensor | None:
+    """KL of guide from prior for each dimension of a value, in nats, where both factorise."""
+    q, p = guide["fn"], model["fn"]
+    if not (isinstance(q, Independent) and isinstance(p, Independent)):
+        return None
+    if q.base_dist.event_shape or p.base_dist.event_shape:
+        return None
+    value = guide["value"]
+    try:
+        divergence = kl_divergence(q.base_dist, p.base_dist)
+    except NotImplementedError:
+        divergence = q.base_dist.log_prob(value) - p.base_dist.log_prob(value)
+    return divergence.expand_as(value) if value.dim() >= divergence.dim() else None

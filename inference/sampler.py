@@ -1,0 +1,484 @@
+"""Draws from guide and model, weighed under both."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions import Delta
+from pyro.infer.discrete import _sample_posterior_from_trace
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+
+from ppl_gen.errors import StoryError
+from ppl_gen.inference.batches import rows_of, some_rows
+from ppl_gen.inference.layout import DRAWS, Layout, kl_per_dimension, log_prob, sample_sites
+from ppl_gen.inference.marginal import summed_out
+from ppl_gen.inference.pair import Pair
+from ppl_gen.inference.structure import (
+    Batch,
+    Indices,
+    Nodes,
+    PlateSizes,
+    Structure,
+    blame,
+    trace_nodes,
+)
+
+
+@dataclass
+class Draws:
+    """Draws of the guide on one batch, weighed under both programs.
+
+    Batch dimensions of every tensor: the draws first, then those of the plates around the site.
+
+    Attributes:
+        latents: Values of the latent sites and of what derives from them, ``(S, *plates, *event)``.
+        log_p: Log-density of the model, ``(S, N)`` for what is inside the data plate, latents and
+            data together; zero where there is no data plate.
+        log_q: The same of the guide.
+        log_p_global: Log-density of what stands outside, ``(S,)``.
+        log_q_global: The same of the guide.
+        log_likelihood: Of each observed site, ``(S, *plates)``; if sites were summed out, of each
+            datum, ``(S, N)``, under the name of the one observed site or ``log_likelihood``.
+        predicted: Values of the observed sites drawn anew, ``(S, *plates, *event)``, if asked for.
+    """
+
+    latents: dict[str, Tensor]
+    log_p: Tensor
+    log_q: Tensor
+    log_p_global: Tensor
+    log_q_global: Tensor
+    log_likelihood: dict[str, Tensor]
+    predicted: dict[str, Tensor]
+
+    @property
+    def log_weights(self) -> Tensor:
+        """Importance weights of the local latents, in nats, ``(S, N)``."""
+        return self.log_p - self.log_q
+
+
+class Sampler:
+    """Draws from guide and model in batches of draws times rows.
+
+    All draws of a batch are made at once, under one more plate to the left of the program's own.
+    A program that does not bear it (one that reshapes without regard to batch dimensions, say) is
+    found out on the first batch, by replaying two of the draws alone, and is then run draw by draw.
+
+    A program that picks its own mini-batch is shown one block of indices after the other, by
+    :meth:`showing`, so that every datum has its turn.
+
+    Args:
+        pair: The programs, whose parameter store has to be in force.
+        structure: Their sites and plates.
+        kwargs: Further arguments of both.
+    """
+
+    def __init__(self, pair: Pair, structure: Structure, kwargs: Mapping[str, Any]) -> None:
+        self.pair = pair
+        self.structure = structure
+        self.layout = Layout(structure)
+        self.kwargs = dict(kwargs)
+        self.at_once: bool | None = None
+        self.summed = any(site.summed for site in structure.latents)
+        self._window: tuple[str, int, int] | None = None
+        self._block: tuple[int, slice] | None = None
+
+    def size(self, batch: Batch) -> int:
+        """How many data there are: rows of the batch, or what the program draws indices from."""
+        if self.structure.subsamples:
+            return self._subsampled(batch)[1]
+        return rows_of(batch)
+
+    def step(self, batch: Batch, rows: int) -> int:
+        """How many data to show at a time, if ``rows`` would be best."""
+        return self._subsampled(batch)[2] if self.structure.subsamples else rows
+
+    @contextmanager
+    def showing(self, batch: Batch, part: slice) -> Iterator[Batch]:
+        """Show the programs some of the data: a part of the batch, or all with chosen indices."""
+        if not self.structure.subsamples:
+            yield some_rows(batch, part)
+            return
+        plate, size, taken = self._subsampled(batch)
+        start, stop, _ = part.indices(size)
+        # A plate takes as many indices as it asks for: the last block reaches back.
+        first = min(start, size - taken)
+        self._block = (taken, slice(start - first, stop - first))
+        try:
+            with Indices({plate: torch.arange(first, first + taken, device=_device(batch))}):
+                yield batch
+        finally:
+            self._block = None
+
+    def _subsampled(self, batch: Batch) -> tuple[str, int, int]:
+        """The plate by which the program picks a mini-batch, its size, and how many it takes."""
+        if self._window is None:
+            sizes = PlateSizes()
+            with torch.no_grad(), torch.random.fork_rng(), blame("story"), sizes:
+                self.pair.guide(*batch, **self.kwargs)
+                self.pair.model(*batch, **self.kwargs)
+            plates = sorted(sizes.drawn)
+            if len(plates) != 1 or plates[0] not in self.structure.data_plates:
+                raise StoryError(
+                    "to show a program every datum, the plate that picks its mini-batch must be "
+                    f"one and vectorised, got {', '.join(map(repr, plates))}, several or a loop: "
+                    "leave out subsample_size to draw from the posterior"
+                )
+            size, taken = sizes.seen[plates[0]]
+            assert taken is not None
+            self._window = (plates[0], size, taken)
+        return self._window
+
+    def draw(
+        self,
+        batch: Batch,
+        draws: int,
+        fixed: Mapping[str, Tensor] | None = None,
+        predict: bool = False,
+    ) -> Draws:
+        """Draw from the guide and weigh the draws.
+
+        Args:
+            batch: Rows of data.
+            draws: How many draws of each latent.
+            fixed: Values of global sites of the guide to keep, from :meth:`draw_globals`.
+            predict: Whether to draw the observed sites anew as well.
+        """
+        with torch.no_grad(), pyro.validation_enabled(False), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if self.at_once is None:
+                self.at_once = self._bears_plate(batch)
+            if self.at_once:
+                return self._shown(self._draw(batch, draws, fixed, predict))
+            parts = []
+            for s in range(draws):
+                one = {n: v[s : s + 1] for n, v in (fixed or {}).items()}
+                parts.append(self._draw(batch, 1, one, predict))
+            return self._shown(_joined(parts))
+
+    def draw_globals(self, batch: Batch, draws: int) -> dict[str, Tensor]:
+        """Values of the guide's sites outside the data plate, as :meth:`draw` takes them back."""
+        with torch.no_grad(), pyro.validation_enabled(False):
+            if self.at_once is None:
+                self.at_once = self._bears_plate(batch)
+            found: list[dict[str, Tensor]] = []
+            for _ in range(1 if self.at_once else draws):
+                nodes = self._guide(batch, draws if self.at_once else 1, None)
+                found.append(
+                    {
+                        n: node["value"] if self.at_once else node["value"][None]
+                        for n, node in sample_sites(nodes).items()
+                        if not self.layout.is_local(node)
+                    }
+                )
+            return {n: torch.cat([f[n] for f in found]) for n in found[0]}
+
+    def draw_prior(self, batch: Batch, draws: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Draws of latents and of observations from the model, ``(S, *plates, *event)`` each."""
+        with torch.no_grad(), pyro.validation_enabled(False):
+            if self.at_once is None:
+                self.at_once = self._bears_plate(batch)
+            parts = []
+            for _ in range(1 if self.at_once else draws):
+                model = self._plated(poutine.uncondition(self.pair.model), draws)
+                with blame("model"):
+                    trace = poutine.trace(model).get_trace(*batch, **self.kwargs)
+                parts.append(sample_sites(trace))
+                self._complete(parts[-1])
+        each = draws if self.at_once else 1
+        sites = self.structure.sites
+        values = [{n: self.layout.value(p[n], each) for n in p if n in sites} for p in parts]
+        joined = {n: self._cut(n, torch.cat([v[n] for v in values])) for n in values[0]}
+        latents = {n: v for n, v in joined.items() if not sites[n].observed}
+        return latents, {n: v for n, v in joined.items() if sites[n].observed}
+
+    def means(self, batch: Batch, draws: int = 200) -> dict[str, Tensor]:
+        """Posterior means of the local latents, ``(N, *event)`` each.
+
+        That of the guide's law where it has one; the mean of some draws where the guide computes
+        the latent from another, as autoguides do.
+        """
+        with torch.no_grad(), pyro.validation_enabled(False):
+            guide, _ = trace_nodes(self.pair, batch, self.kwargs)
+        sites = [s for s in self.structure.latents if s.local and s.name in guide]
+        found = {}
+        for site in sites:
+            node = guide[site.name]
+            if site.point or type(node["fn"]) is not Delta:
+                mean = self.layout.mean(node, 1)
+                if mean is not None:
+                    found[site.name] = mean[0]
+        if len(found) < len(sites):
+            drawn = self.draw(batch, draws).latents
+            rest = {s.name: drawn[s.name] for s in sites if s.name not in found}
+            found.update((n, v.mean(0)) for n, v in rest.items() if v.is_floating_point())
+        return found
+
+    def codes(self, batch: Batch) -> dict[str, tuple[Tensor | None, Tensor | None]]:
+        """Of each local site of the guide: posterior means, and KL from the prior per dimension.
+
+        Both have shape ``(N, dimensions)``; None where the law has no mean, or where guide and
+        prior do not factorise over dimensions. The KL is analytic where Pyro has it, else of one
+        draw.
+        """
+        with torch.no_grad(), pyro.validation_enabled(False):
+            guide, model = trace_nodes(self.pair, batch, self.kwargs)
+            found = {}
+            for name, node in guide.items():
+                if node["is_observed"] or not self.layout.is_local(node):
+                    continue
+                mean = self.layout.mean(node, 1)
+                divergence = kl_per_dimension(node, model[name]) if name in model else None
+                if divergence is not None:
+                    divergence = self.layout.value({**node, "value": divergence}, 1)
+                found[name] = (self._by_row(name, mean), self._by_row(name, divergence))
+        return found
+
+    def _by_row(self, name: str, draws: Tensor | None) -> Tensor | None:
+        """One draw of a local site as ``(N, dimensions)``."""
+        if draws is None:
+            return None
+        rows = self._cut(name, draws).movedim(self._row_axis(name), 0)
+        return rows.reshape(len(rows), -1)
+
+    def observed(self, batch: Batch) -> dict[str, Tensor]:
+        """The data as the model binds them to its sites, ``(*plates, *event)`` each."""
+        found: dict[str, list[Tensor]] = {}
+        for part in row_slices(self, batch, self.step(batch, self.size(batch))):
+            with torch.no_grad(), self.showing(batch, part) as shown, blame("model"):
+                trace = poutine.trace(self.pair.model).get_trace(*shown, **self.kwargs)
+                nodes = sample_sites(trace)
+                self._complete(nodes)
+                for site in self.structure.observed:
+                    value = self._cut(site.name, self.layout.value(nodes[site.name], 1))[0]
+                    found.setdefault(site.name, []).append(value)
+        return {
+            s.name: torch.cat(found[s.name], self._row_axis(s.name) - 1)
+            if s.local
+            else found[s.name][0]
+            for s in self.structure.observed
+        }
+
+    def _row_axis(self, name: str) -> int:
+        """The axis of a local site's draws ``(S, *plates, *event)`` along which the data lie."""
+        plates = self.structure.sites[name].plates
+        return 1 + next(i for i, p in enumerate(plates) if p in self.structure.data_plates)
+
+    def _cut(self, name: str, value: Tensor) -> Tensor:
+        """Of a site's draws those of the rows that are shown."""
+        site = self.structure.sites.get(name)
+        if self._block is None or site is None or not site.local:
+            return value
+        _, kept = self._block
+        return value.narrow(self._row_axis(name), kept.start, kept.stop - kept.start)
+
+    def _shown(self, drawn: Draws) -> Draws:
+        """The draws of the rows that are shown, without what a block of indices has besides."""
+        if self._block is None:
+            return drawn
+        _, kept = self._block
+        return replace(
+            drawn,
+            latents={n: self._cut(n, v) for n, v in drawn.latents.items()},
+            log_p=drawn.log_p[:, kept],
+            log_q=drawn.log_q[:, kept],
+            log_likelihood={
+                n: self._cut(n, v) if n in self.structure.sites else v[:, kept]
+                for n, v in drawn.log_likelihood.items()
+            },
+            predicted={n: self._cut(n, v) for n, v in drawn.predicted.items()},
+        )
+
+    def _count(self, batch: Batch) -> int:
+        """How many data the programs have before them."""
+        if self._block is not None:
+            return self._block[0]
+        return rows_of(batch) if self.structure.data_plates else 1
+
+    def _plated(self, program: Any, draws: int) -> Any:
+        if not self.at_once:
+            return program
+        return pyro.plate(DRAWS, draws, dim=-1 - self.structure.nesting)(program)
+
+    def _guide(self, batch: Batch, draws: int, fixed: Mapping[str, Tensor] | None) -> Any:
+        guide = self.pair.guide
+        if fixed:
+            guide = _Fix(fixed, self.at_once or False)(guide)
+        guide = poutine.infer_config(guide, lambda site: {"enumerate": None})
+        with blame("guide"):
+            return poutine.trace(self._plated(guide, draws)).get_trace(*batch, **self.kwargs)
+
+    def _draw(
+        self, batch: Batch, draws: int, fixed: Mapping[str, Tensor] | None, predict: bool
+    ) -> Draws:
+        layout, structure, rows = self.layout, self.structure, self._count(batch)
+        guide_trace = self._guide(batch, draws, fixed)
+        guide = sample_sites(guide_trace)
+        # What the guide observes shapes the fit, but is no part of the latents' density.
+        drawn = {n: node for n, node in guide.items() if not node["is_observed"]}
+        log_q, log_q_global = layout.sums(drawn.values(), draws, rows)
+        weigh = self._weigh_summed if self.summed else self._weigh
+        trace, log_p, log_p_global, likelihood = weigh(guide_trace, batch, draws)
+        model = sample_sites(trace)
+        self._complete(model)
+        latents = {
+            n: layout.value(node, draws) for n, node in drawn.items() if n in structure.sites
+        }
+        latents.update(
+            (site.name, layout.value(model[site.name], draws))
+            for site in structure.sites.values()
+            if site.derived or (site.summed and not site.observed)
+        )
+        predicted = self._predict(trace, batch, draws) if predict else {}
+        return Draws(latents, log_p, log_q, log_p_global, log_q_global, likelihood, predicted)
+
+    def _weigh(
+        self, guide_trace: Any, batch: Batch, draws: int
+    ) -> tuple[Any, Tensor, Tensor, dict[str, Tensor]]:
+        """The model on the guide's draws, and its log-densities."""
+        replayed = poutine.replay(self.pair.model, trace=guide_trace)
+        with blame("model"):
+            trace = poutine.trace(self._plated(replayed, draws)).get_trace(*batch, **self.kwargs)
+        inner, outer = self.layout.sums((), draws, self._count(batch))
+        likelihood = {}
+        for name, node in sample_sites(trace).items():
+            terms = self.layout.terms(node, draws)
+            inner, outer = self.layout.added(inner, outer, node, terms)
+            if name in self.structure.sites and self.structure.sites[name].observed:
+                likelihood[name] = terms
+        return trace, inner, outer, likelihood
+
+    def _weigh_summed(
+        self, guide_trace: Any, batch: Batch, draws: int
+    ) -> tuple[Any, Tensor, Tensor, dict[str, Tensor]]:
+        """As :meth:`_weigh`, enumerated sites summed out, and drawn from their posterior."""
+        guide = poutine.replay(
+            poutine.infer_config(self.pair.guide, lambda site: {"enumerate": None}),
+            trace=guide_trace,
+        )
+        rows = self._count(batch)
+        enumerated, inner, outer = summed_out(
+            self._plated(self.pair.model, draws),
+            self._plated(guide, draws),
+            batch,
+            self.kwargs,
+            self.structure.nesting + bool(self.at_once),
+            self.structure.data_plates,
+            (draws, rows),
+        )
+        replayed = poutine.replay(self.pair.model, trace=guide_trace)
+        with blame("model"), poutine.trace() as tracing:
+            _sample_posterior_from_trace(
+                self._plated(replayed, draws), enumerated, 1, False, *batch, **self.kwargs
+            )
+        drawn = [n for n in sample_sites(enumerated).values() if n["name"] in guide_trace.nodes]
+        latent, _ = self.layout.sums(drawn, draws, rows)
+        names = [site.name for site in self.structure.observed]
+        name = names[0] if len(names) == 1 else "log_likelihood"
+        return tracing.trace, inner, outer, {name: inner - latent}
+
+    def _predict(self, trace: Any, batch: Batch, draws: int) -> dict[str, Tensor]:
+        """Observed sites drawn anew, given the latents of a trace of the model."""
+        latent = trace.copy()
+        for name, node in list(trace.nodes.items()):
+            if node["type"] == "sample" and node["is_observed"]:
+                latent.remove_node(name)
+        again = poutine.replay(poutine.uncondition(self.pair.model), trace=latent)
+        with blame("model"):
+            drawn = poutine.trace(self._plated(again, draws)).get_trace(*batch, **self.kwargs)
+        nodes = sample_sites(drawn)
+        return {s.name: self.layout.value(nodes[s.name], draws) for s in self.structure.observed}
+
+    def _complete(self, model: Nodes) -> None:
+        missing = next((name for name in self.structure.sites if name not in model), None)
+        if missing is not None:
+            raise StoryError(
+                f"site {missing!r} is there for some data or draws only, so that its draws fit no "
+                "table: give the program a fixed set of sites, masked where they do not apply"
+            )
+
+    def _bears_plate(self, batch: Batch) -> bool:
+        """Whether draws made at once are weighed as each would be alone."""
+        self.at_once = True
+        with torch.random.fork_rng():
+            try:
+                together = self._guide(batch, 3, None)
+                model = poutine.replay(self.pair.model, trace=together)
+                with blame("model"):
+                    both = poutine.trace(self._plated(model, 3)).get_trace(*batch, **self.kwargs)
+                nodes = {"guide": sample_sites(together), "model": sample_sites(both)}
+                if self.summed:
+                    return all(self.layout.fits(n) for p in nodes.values() for n in p.values())
+                return all(self._agrees(nodes, batch, s) for s in (0, 2))
+            except (StoryError, RuntimeError, ValueError, IndexError, KeyError):
+                return False
+            finally:
+                self.at_once = None
+
+    def _agrees(self, nodes: dict[str, Nodes], batch: Batch, draw: int) -> bool:
+        chosen = {}
+        for name, node in nodes["guide"].items():
+            value, events = node["value"], len(node["fn"].event_shape)
+            axis = value.dim() - events - 1 - self.structure.nesting
+            chosen[name] = (
+                value.select(axis, draw) if axis >= 0 and value.shape[axis] > 1 else value
+            )
+        for program, own in (("guide", self.pair.guide), ("model", self.pair.model)):
+            condition = poutine.condition(own, data=chosen)
+            alone = sample_sites(poutine.trace(condition).get_trace(*batch, **self.kwargs))
+            for name, node in nodes[program].items():
+                if not self.layout.fits(node):
+                    return False
+                term, single = log_prob(node), log_prob(alone[name])
+                if term.dim() == 1 + self.structure.nesting:
+                    term = term[draw if len(term) > 1 else 0]
+                term, single = torch.broadcast_tensors(term, single)
+                if not torch.allclose(term, single, rtol=1e-3, atol=1e-3, equal_nan=True):
+                    return False
+        return True
+
+
+class _Fix(poutine.messenger.Messenger):
+    """Give sites the values of an earlier run of the same program."""
+
+    def __init__(self, values: Mapping[str, Tensor], at_once: bool) -> None:
+        super().__init__()
+        self.values = values
+        self.at_once = at_once
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if msg["name"] in self.values and not site_is_subsample(msg):  # type: ignore[arg-type]
+            value = self.values[msg["name"]]
+            msg["value"] = value if self.at_once else value[0]
+            msg["done"] = True
+
+
+def row_slices(sampler: Sampler, batch: Batch, rows: int) -> Iterator[slice]:
+    """Slices of the rows, or one of everything where the programs need all the data."""
+    if not sampler.structure.splits_rows:
+        yield slice(None)
+        return
+    size = sampler.size(batch)
+    for start in range(0, size, rows):
+        yield slice(start, min(start + rows, size))
+
+
+def _device(batch: Batch) -> torch.device | None:
+    return next((column.device for column in batch if isinstance(column, Tensor)), None)
+
+
+def _joined(parts: list[Draws]) -> Draws:
+    def cat(name: str) -> Any:
+        values = [getattr(part, name) for part in parts]
+        if isinstance(values[0], dict):
+            return {key: torch.cat([value[key] for value in values]) for key in values[0]}
+        return torch.cat(values)
+
+    return Draws(**{name: cat(name) for name in Draws.__dataclass_fields__})
