@@ -19,7 +19,8 @@ from ppl_gen.inference.passes import MEMORY, plan
 from ppl_gen.inference.sampler import Draws, Sampler, row_slices
 from ppl_gen.inference.seeds import seeded
 from ppl_gen.inference.sinks import Sink, sink_for
-from ppl_gen.inference.structure import Batch, Structure, examine
+from ppl_gen.inference.structure import Structure, examine
+from ppl_gen.inference.tracing import Batch
 
 if TYPE_CHECKING:
     from xarray import DataTree

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ppl_gen.data import Dataset, Part, as_part
 from ppl_gen.errors import DataError
-from ppl_gen.inference.structure import Batch
+from ppl_gen.inference.tracing import Batch
 
 
 class Batches:

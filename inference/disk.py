@@ -30,7 +30,8 @@ from ppl_gen.inference.history import History
 from ppl_gen.inference.pair import Pair, as_pair
 from ppl_gen.inference.seeds import seeded
 from ppl_gen.inference.settings import Settings
-from ppl_gen.inference.structure import Site, Structure, trace_nodes
+from ppl_gen.inference.structure import Site, Structure
+from ppl_gen.inference.tracing import trace_nodes
 
 if TYPE_CHECKING:
     from ppl_gen.inference.run import Run

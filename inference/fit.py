@@ -28,7 +28,8 @@ from ppl_gen.inference.run import Run, record_of
 from ppl_gen.inference.seeds import seeded
 from ppl_gen.inference.settings import Settings
 from ppl_gen.inference.step import Gradient, Step
-from ppl_gen.inference.structure import Batch, Structure, blame, examine, trace_nodes
+from ppl_gen.inference.structure import Structure, examine
+from ppl_gen.inference.tracing import Batch, blame, trace_nodes
 
 DEFAULT_BATCH = 128
 

@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 from pyro.distributions import Independent
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from ppl_gen.inference.structure import Nodes, Structure
+from ppl_gen.inference.structure import Structure
 
 DRAWS = "_draws"
 
@@ -91,15 +90,6 @@ class Layout:
         full[0] = draws
         kept = [full[0], *(full[f.dim] for f in self._frames(node))]
         return tensor.reshape(*batch, *event).expand(*full, *event).reshape(*kept, *event)
-
-
-def sample_sites(trace: Any) -> Nodes:
-    """The nodes of a trace that are sampled, without the indices that plates draw."""
-    return {
-        name: node
-        for name, node in trace.nodes.items()
-        if node["type"] == "sample" and not site_is_subsample(node)
-    }
 
 
 def log_prob(node: Node) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ppl_gen.inference.layout import DRAWS
 from ppl_gen.inference.pair import Program
-from ppl_gen.inference.structure import Batch, blame
+from ppl_gen.inference.tracing import Batch, blame
 
 
 def summed_out(

@@ -13,7 +13,8 @@ from torch.distributions import kl_divergence
 
 from ppl_gen.errors import StoryError
 from ppl_gen.inference.pair import Pair
-from ppl_gen.inference.structure import Batch, Nodes, Structure, Weights
+from ppl_gen.inference.structure import Structure
+from ppl_gen.inference.tracing import Batch, Nodes, Weights
 
 
 class _Recording:

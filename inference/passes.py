@@ -14,10 +14,9 @@ from torch.utils._pytree import tree_leaves
 
 from ppl_gen.errors import StoryError
 from ppl_gen.inference.evidence import Evidence, log_evidence
-from ppl_gen.inference.layout import sample_sites
 from ppl_gen.inference.sampler import Sampler, row_slices
 from ppl_gen.inference.seeds import seeded
-from ppl_gen.inference.structure import Batch, blame
+from ppl_gen.inference.tracing import Batch, blame, sample_sites
 
 if TYPE_CHECKING:
     from ppl_gen.inference.run import Run

@@ -20,7 +20,8 @@ from ppl_gen.inference import disk
 from ppl_gen.inference.history import History
 from ppl_gen.inference.pair import Pair
 from ppl_gen.inference.settings import Settings
-from ppl_gen.inference.structure import Batch, Structure
+from ppl_gen.inference.structure import Structure
+from ppl_gen.inference.tracing import Batch
 
 if TYPE_CHECKING:
     from xarray import DataTree

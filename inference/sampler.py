@@ -18,16 +18,17 @@ from torch import Tensor
 
 from ppl_gen.errors import StoryError
 from ppl_gen.inference.batches import rows_of, some_rows
-from ppl_gen.inference.layout import DRAWS, Layout, kl_per_dimension, log_prob, sample_sites
+from ppl_gen.inference.layout import DRAWS, Layout, kl_per_dimension, log_prob
 from ppl_gen.inference.marginal import summed_out
 from ppl_gen.inference.pair import Pair
-from ppl_gen.inference.structure import (
+from ppl_gen.inference.structure import Structure
+from ppl_gen.inference.tracing import (
     Batch,
     Indices,
     Nodes,
     PlateSizes,
-    Structure,
     blame,
+    sample_sites,
     trace_nodes,
 )
 

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from ppl_gen.errors import StoryError
 from ppl_gen.inference.objective import Objective, Terms
-from ppl_gen.inference.structure import Batch
+from ppl_gen.inference.tracing import Batch
 
 OptimizerFactory = Callable[[list[Tensor]], Optimizer]
 

@@ -1,30 +1,24 @@
-"""What a pair of programs is made of, found by running it: sites, plates, and how they fit."""
+"""What a pair of programs is made of, found by running it: sites and plates."""
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions import Delta, ExpandedDistribution, Independent, MaskedDistribution
+from pyro.distributions import Delta
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import site_is_factor, site_is_subsample
+from pyro.poutine.util import site_is_factor
 from torch import Tensor
 
-from ppl_gen.errors import PplGenError, StoryError
+from ppl_gen.errors import StoryError
+from ppl_gen.inference.mismatch import base_of, check_values, compare_sites, plates_of
 from ppl_gen.inference.pair import Pair
-
-Batch = tuple[Any, ...]
-Nodes = dict[str, dict[str, Any]]
-
-# What only says how a law is used; others with a base, such as a half-normal, are their own.
-_WRAPPERS = (Independent, ExpandedDistribution, MaskedDistribution)
+from ppl_gen.inference.tracing import Batch, Nodes, PlateSizes, blame, sample_sites, trace_nodes
 
 
 @dataclass(frozen=True)
@@ -120,36 +114,6 @@ class Structure:
         return bool(self.data_plates) and (self.takes_batches or self.subsamples)
 
 
-class Weights(Messenger):
-    """Multiply the terms of data plates by one factor and those of latents by another."""
-
-    def __init__(self, plates: frozenset[str], factor: float = 1.0, latent: float = 1.0) -> None:
-        super().__init__()
-        self.plates = plates
-        self.factor = factor
-        self.latent = latent
-
-    def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        if site_is_subsample(msg):  # type: ignore[arg-type]
-            return
-        if self.factor != 1.0 and any(f.name in self.plates for f in msg["cond_indep_stack"]):
-            msg["scale"] = msg["scale"] * self.factor
-        if self.latent != 1.0 and not msg["is_observed"]:
-            msg["scale"] = msg["scale"] * self.latent
-
-
-class Indices(Messenger):
-    """Choose the rows that plates with these names take."""
-
-    def __init__(self, chosen: Mapping[str, Tensor]) -> None:
-        super().__init__()
-        self.chosen = chosen
-
-    def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        if site_is_subsample(msg) and msg["name"] in self.chosen:  # type: ignore[arg-type]
-            msg["value"] = self.chosen[msg["name"]]
-
-
 def examine(
     pair: Pair, example: Callable[[int], Batch], size: int, rows: int, kwargs: Mapping[str, Any]
 ) -> Structure:
@@ -181,7 +145,7 @@ def examine(
     _check_sites(pair, batch, kwargs)
     guide, model = trace_nodes(pair, batch, kwargs)
     for program, nodes in (("guide", guide), ("model", model)):
-        _check_values(program, nodes)
+        check_values(program, nodes)
     both = [*model.values(), *guide.values()]
     dims = [f.dim for node in both for f in node["cond_indep_stack"] if f.vectorized]
     loops = {f.name for node in both for f in node["cond_indep_stack"] if not f.vectorized}
@@ -204,35 +168,6 @@ def examine(
     )
 
 
-@contextmanager
-def blame(program: str) -> Iterator[None]:
-    """Turn what a user's program raises into one sentence that names the line in it."""
-    try:
-        yield
-    except PplGenError:
-        raise
-    except Exception as error:
-        where = ""
-        for frame in traceback.extract_tb(error.__traceback__):
-            if not _is_library(frame.filename):
-                where = f" ({Path(frame.filename).name}, line {frame.lineno})"
-        text = _first_line(error)
-        if text.endswith(":") and error.__cause__ is not None:
-            text = f"{text} {_first_line(error.__cause__)}"
-        raise StoryError(f"the {program} raised {type(error).__name__}{where}: {text}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__
-
-
-def _is_library(filename: str) -> bool:
-    parts = Path(filename).parts
-    own = Path(__file__).resolve().parent
-    inside = own in Path(filename).resolve().parents
-    return inside or "torch" in parts or "pyro" in parts or "contextlib.py" in parts
-
-
 @dataclass
 class _Plate:
     """How a plate's size answers to two sizes of the data, the larger first."""
@@ -241,38 +176,6 @@ class _Plate:
     follows: bool = False
     external: bool = False
     subsamples: bool = False
-
-
-class PlateSizes(Messenger):
-    """Collect the size of every plate and how many indices it takes, None for all of them.
-
-    Attributes:
-        seen: Both, by the plate's name.
-        drawn: Plates that draw their indices, rather than taking all or those they are given.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: dict[str, tuple[int, int | None]] = {}
-        self.drawn: set[str] = set()
-
-    def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        if site_is_subsample(msg):  # type: ignore[arg-type]
-            law, given = msg["fn"], msg["value"]
-            taken = len(given) if given is not None else law.subsample_size
-            if msg["name"] not in self.seen or taken is not None:
-                self.seen[msg["name"]] = (law.size, taken)
-            if given is None and taken not in (None, law.size):
-                self.drawn.add(msg["name"])
-
-    def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
-        """A plate without a size has that of what is in it."""
-        for frame in msg["cond_indep_stack"]:
-            if frame.vectorized and frame.size < 0:
-                law = msg["fn"].batch_shape
-                size = law[frame.dim] if len(law) >= -frame.dim else 1
-                known, _ = self.seen.get(frame.name, (1, None))
-                self.seen[frame.name] = (max(size, known), None)
 
 
 def _probe(
@@ -319,27 +222,6 @@ def _try_out(
         return {name: value.shape for name, value in copy.parameters().items()}
 
 
-def trace_nodes(pair: Pair, batch: Batch, kwargs: Mapping[str, Any]) -> tuple[Nodes, Nodes]:
-    """The sample sites of the guide, and of the model replayed on its draws.
-
-    Raises:
-        StoryError: If one of the programs raises; it names the line.
-    """
-    with torch.no_grad():
-        unwrapped = poutine.unwrap(pair.guide)
-        with blame("guide"):
-            if isinstance(unwrapped, Messenger):  # a guide written as handlers around the model
-                pair.guide(*batch, **kwargs)
-                model, guide = unwrapped.get_traces()  # type: ignore[attr-defined]
-                return _sites(guide), _sites(model)
-            guide = poutine.trace(pair.guide).get_trace(*batch, **kwargs)
-        with blame("model, given the guide's draws,"):
-            model = poutine.trace(poutine.replay(pair.model, trace=guide)).get_trace(
-                *batch, **kwargs
-            )
-    return _sites(guide), _sites(model)
-
-
 def _check_sites(pair: Pair, batch: Batch, kwargs: Mapping[str, Any]) -> None:
     """Hold each program's sites against the other's before one is run on the other's draws."""
     handlers = isinstance(poutine.unwrap(pair.guide), Messenger)
@@ -354,144 +236,12 @@ def _check_sites(pair: Pair, batch: Batch, kwargs: Mapping[str, Any]) -> None:
             replayed = poutine.replay(pair.model, trace=guide)
             model = poutine.trace(replayed).get_trace(*batch, **kwargs)
     if not handlers:
-        _compare(_sites(model), _sites(guide))
-
-
-def _sites(trace: Any) -> Nodes:
-    return {
-        name: node
-        for name, node in trace.nodes.items()
-        if node["type"] == "sample" and not site_is_subsample(node)
-    }
-
-
-def _compare(model: Nodes, guide: Nodes) -> None:
-    """Refuse latents that only one of the programs names, or that have two shapes."""
-    latents = {n: node for n, node in model.items() if not node["is_observed"]}
-    drawn = {
-        n: node
-        for n, node in guide.items()
-        if not node["is_observed"] and not node["infer"].get("is_auxiliary")
-    }
-    for name, node in latents.items():
-        if name not in drawn and node["infer"].get("enumerate") != "parallel":
-            raise StoryError(
-                f"the guide misses the latent site {name!r} of the model: sample it there too, "
-                "or, if it is discrete, mark it with infer={'enumerate': 'parallel'} to sum it out"
-            )
-    for name in drawn:
-        if name not in latents:
-            has = ", ".join(map(repr, latents)) or "none"
-            what = "observes it" if name in model else f"has the latent sites {has}"
-            raise StoryError(
-                f"the guide adds the site {name!r}, but the model {what}: remove it, rename it, "
-                "or mark it with infer={'is_auxiliary': True}"
-            )
-    for name, node in drawn.items():
-        _compare_shapes(name, latents[name], node)
-
-
-def _compare_shapes(name: str, model: dict[str, Any], guide: dict[str, Any]) -> None:
-    expected, got = tuple(model["fn"].event_shape), tuple(guide["fn"].event_shape)
-    if expected != got:
-        raise StoryError(
-            f"site {name!r} must have event shape {expected}, as in the model, got {got} from the "
-            "guide: change the size in one of them, or .to_event(n) so that both agree"
-        )
-    outer, inner = _plates_of(model), _plates_of(guide)
-    if set(outer) != set(inner):
-        raise StoryError(
-            f"site {name!r} must be in the plates {sorted(outer)}, as in the model, "
-            f"got {sorted(inner)} in the guide: put it inside the same pyro.plate in both"
-        )
-    if tuple(model["fn"].batch_shape) != tuple(guide["fn"].batch_shape):
-        raise StoryError(
-            f"site {name!r} must have batch shape {tuple(model['fn'].batch_shape)}, as in the "
-            f"model, got {tuple(guide['fn'].batch_shape)} from the guide: one of the two has a "
-            "dimension too many, such as (N, 1) for (N,)"
-        )
-
-
-def _check_values(program: str, nodes: Nodes) -> None:
-    """Refuse values outside a site's support, and dimensions that no plate declares."""
-    for name, node in nodes.items():
-        law, value = node["fn"], node["value"]
-        if site_is_factor(node) or not isinstance(value, Tensor):  # type: ignore[arg-type]
-            continue
-        _check_value_shape(program, name, node)
-        support = getattr(law, "support", None)
-        if support is None or _unchecked(law):
-            continue
-        try:
-            inside = support.check(value)
-        except (NotImplementedError, RuntimeError):
-            continue
-        if not inside.all():
-            raise outside_support(name, law, value, inside, node["is_observed"])
-
-
-def _unchecked(law: Any) -> bool:
-    """Whether the program asked for no validation, as for grey values under a Bernoulli."""
-    while law.__dict__.get("_validate_args") is not False:
-        if not isinstance(law, _WRAPPERS):
-            return False
-        law = law.base_dist
-    return True
-
-
-def outside_support(name: str, law: Any, value: Tensor, inside: Tensor, data: bool) -> StoryError:
-    """The sentence for values outside a distribution's support."""
-    inside = inside.reshape(inside.shape + (1,) * (value.dim() - inside.dim())).expand_as(value)
-    worst = value[~inside]
-    kind = type(_base(law)).__name__
-    remedy = (
-        "transform the data (data.load(..., binarise=...) makes 0 and 1 of an image), or take a "
-        "likelihood whose support they are in"
-        if data
-        else "let the guide draw from the prior's support"
-    )
-    return StoryError(
-        f"site {name!r} is {kind} and takes {_support_words(law.support)}, but {worst.numel()} of "
-        f"{value.numel()} values lie outside, the first is {worst.flatten()[0].item():g}: {remedy}"
-    )
-
-
-def _check_value_shape(program: str, name: str, node: dict[str, Any]) -> None:
-    law, value = node["fn"], node["value"]
-    events = len(law.event_shape)
-    event = tuple(value.shape[value.dim() - events :])
-    if event != tuple(law.event_shape):
-        raise StoryError(
-            f"site {name!r} of the {program} expects values of shape {tuple(law.event_shape)}, "
-            f"got {event}: reshape the data or build the story with their shape"
-        )
-    try:
-        batch = torch.broadcast_shapes(law.batch_shape, value.shape[: value.dim() - events])
-    except RuntimeError:
-        raise StoryError(
-            f"site {name!r} of the {program} expects batch shape {tuple(law.batch_shape)}, got "
-            f"values of shape {tuple(value.shape)}: one of the two has the wrong number of rows"
-        ) from None
-    declared = {f.dim: f for f in node["cond_indep_stack"] if f.vectorized}
-    for dim in range(-len(batch), 0):
-        frame = declared.get(dim)
-        if batch[dim] != 1 and frame is None:
-            raise StoryError(
-                f"site {name!r} of the {program} has batch shape {tuple(batch)}, but no plate "
-                f"declares dimension {dim}: use .to_event(n) for dimensions that belong to one "
-                f"value, or pyro.plate(..., dim={dim})"
-            )
-        if frame is not None and frame.size > 0 and batch[dim] not in (1, frame.size):
-            raise StoryError(
-                f"site {name!r} of the {program} has batch shape {tuple(batch)}, but plate "
-                f"{frame.name!r} at dimension {dim} has size {frame.size}: one was broadcast "
-                "against another, such as (N,) against (N, 1)"
-            )
+        compare_sites(sample_sites(model), sample_sites(guide))
 
 
 def _points(pair: Pair, batch: Batch, kwargs: Mapping[str, Any], guide: Nodes) -> set[str]:
     """Sites with a ``Delta`` that is the same whenever the guide is run."""
-    deltas = {n: node["value"] for n, node in guide.items() if type(_base(node["fn"])) is Delta}
+    deltas = {n: node["value"] for n, node in guide.items() if type(base_of(node["fn"])) is Delta}
     if not deltas:
         return set()
     again, _ = trace_nodes(pair, batch, kwargs)
@@ -504,12 +254,12 @@ def _describe(
     return {
         name: Site(
             name=name,
-            law=type(_base(node["fn"])).__name__,
+            law=type(base_of(node["fn"])).__name__,
             observed=node["is_observed"] and not _is_derived(node),
-            plates=_plates_of(node, vectorized=True),
+            plates=plates_of(node, vectorized=True),
             event_shape=tuple(node["fn"].event_shape),
             summed=not node["is_observed"] and name not in guide,
-            local=bool(data_plates & set(_plates_of(node))),
+            local=bool(data_plates & set(plates_of(node))),
             point=name in points,
             derived=_is_derived(node),
         )
@@ -520,7 +270,7 @@ def _describe(
 
 def _is_derived(node: dict[str, Any]) -> bool:
     """What ``pyro.deterministic`` and reparametrised sites leave: a value observed for sure."""
-    return bool(node["is_observed"]) and type(_base(node["fn"])) is Delta
+    return bool(node["is_observed"]) and type(base_of(node["fn"])) is Delta
 
 
 def _elements(model: Nodes, data_plates: frozenset[str], rows: int) -> float:
@@ -533,21 +283,3 @@ def _elements(model: Nodes, data_plates: frozenset[str], rows: int) -> float:
     frames = [f for node in model.values() for f in node["cond_indep_stack"]]
     sizes = [f.size for f in frames if f.name in data_plates and f.size > 0]
     return observed / max(sizes, default=rows)
-
-
-def _plates_of(node: dict[str, Any], vectorized: bool = False) -> tuple[str, ...]:
-    frames = [f for f in node["cond_indep_stack"] if f.vectorized or not vectorized]
-    return tuple(f.name for f in sorted(frames, key=lambda f: f.dim or 0))
-
-
-def _base(law: Any) -> Any:
-    while isinstance(law, _WRAPPERS):
-        law = law.base_dist
-    return law
-
-
-def _support_words(support: Any) -> str:
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
-    known = {"Boolean()": "0 or 1", "IntegerGreaterThan(lower_bound=0)": "whole numbers from 0"}
-    return known.get(str(support), str(support))

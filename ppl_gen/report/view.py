@@ -17,7 +17,8 @@ from ppl_gen.errors import PplGenError
 from ppl_gen.inference.run import Run
 from ppl_gen.inference.sampler import Sampler
 from ppl_gen.inference.seeds import seeded
-from ppl_gen.inference.structure import Site, trace_nodes
+from ppl_gen.inference.structure import Site
+from ppl_gen.inference.tracing import trace_nodes
 
 ROWS = 500
 WHOLE = 2000

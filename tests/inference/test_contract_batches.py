@@ -16,7 +16,8 @@ import ppl_gen as pg
 from ppl_gen.errors import DataError, StoryError
 from ppl_gen.inference.objective import Objective, choose_elbo
 from ppl_gen.inference.pair import as_pair
-from ppl_gen.inference.structure import Indices, examine
+from ppl_gen.inference.structure import examine
+from ppl_gen.inference.tracing import Indices
 
 N = 12
 X = torch.randn(N, generator=torch.Generator().manual_seed(1))

@@ -1,0 +1,142 @@
+"""Running a user's programs: their sites, the handlers around them, the blame when they fail."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+
+from ppl_gen.errors import PplGenError, StoryError
+from ppl_gen.inference.pair import Pair
+
+Batch = tuple[Any, ...]
+Nodes = dict[str, dict[str, Any]]
+
+
+class Weights(Messenger):
+    """Multiply the terms of data plates by one factor and those of latents by another."""
+
+    def __init__(self, plates: frozenset[str], factor: float = 1.0, latent: float = 1.0) -> None:
+        super().__init__()
+        self.plates = plates
+        self.factor = factor
+        self.latent = latent
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if site_is_subsample(msg):  # type: ignore[arg-type]
+            return
+        if self.factor != 1.0 and any(f.name in self.plates for f in msg["cond_indep_stack"]):
+            msg["scale"] = msg["scale"] * self.factor
+        if self.latent != 1.0 and not msg["is_observed"]:
+            msg["scale"] = msg["scale"] * self.latent
+
+
+class Indices(Messenger):
+    """Choose the rows that plates with these names take."""
+
+    def __init__(self, chosen: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.chosen = chosen
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if site_is_subsample(msg) and msg["name"] in self.chosen:  # type: ignore[arg-type]
+            msg["value"] = self.chosen[msg["name"]]
+
+
+class PlateSizes(Messenger):
+    """Collect the size of every plate and how many indices it takes, None for all of them.
+
+    Attributes:
+        seen: Both, by the plate's name.
+        drawn: Plates that draw their indices, rather than taking all or those they are given.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[str, tuple[int, int | None]] = {}
+        self.drawn: set[str] = set()
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if site_is_subsample(msg):  # type: ignore[arg-type]
+            law, given = msg["fn"], msg["value"]
+            taken = len(given) if given is not None else law.subsample_size
+            if msg["name"] not in self.seen or taken is not None:
+                self.seen[msg["name"]] = (law.size, taken)
+            if given is None and taken not in (None, law.size):
+                self.drawn.add(msg["name"])
+
+    def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
+        """A plate without a size has that of what is in it."""
+        for frame in msg["cond_indep_stack"]:
+            if frame.vectorized and frame.size < 0:
+                law = msg["fn"].batch_shape
+                size = law[frame.dim] if len(law) >= -frame.dim else 1
+                known, _ = self.seen.get(frame.name, (1, None))
+                self.seen[frame.name] = (max(size, known), None)
+
+
+@contextmanager
+def blame(program: str) -> Iterator[None]:
+    """Turn what a user's program raises into one sentence that names the line in it."""
+    try:
+        yield
+    except PplGenError:
+        raise
+    except Exception as error:
+        where = ""
+        for frame in traceback.extract_tb(error.__traceback__):
+            if not _is_library(frame.filename):
+                where = f" ({Path(frame.filename).name}, line {frame.lineno})"
+        text = _first_line(error)
+        if text.endswith(":") and error.__cause__ is not None:
+            text = f"{text} {_first_line(error.__cause__)}"
+        raise StoryError(f"the {program} raised {type(error).__name__}{where}: {text}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+def _is_library(filename: str) -> bool:
+    parts = Path(filename).parts
+    own = Path(__file__).resolve().parent
+    inside = own in Path(filename).resolve().parents
+    return inside or "torch" in parts or "pyro" in parts or "contextlib.py" in parts
+
+
+def trace_nodes(pair: Pair, batch: Batch, kwargs: Mapping[str, Any]) -> tuple[Nodes, Nodes]:
+    """The sample sites of the guide, and of the model replayed on its draws.
+
+    Raises:
+        StoryError: If one of the programs raises; it names the line.
+    """
+    with torch.no_grad():
+        unwrapped = poutine.unwrap(pair.guide)
+        with blame("guide"):
+            if isinstance(unwrapped, Messenger):  # a guide written as handlers around the model
+                pair.guide(*batch, **kwargs)
+                model, guide = unwrapped.get_traces()  # type: ignore[attr-defined]
+                return sample_sites(guide), sample_sites(model)
+            guide = poutine.trace(pair.guide).get_trace(*batch, **kwargs)
+        with blame("model, given the guide's draws,"):
+            model = poutine.trace(poutine.replay(pair.model, trace=guide)).get_trace(
+                *batch, **kwargs
+            )
+    return sample_sites(guide), sample_sites(model)
+
+
+def sample_sites(trace: Any) -> Nodes:
+    """The nodes of a trace that are sampled, without the indices that plates draw."""
+    return {
+        name: node
+        for name, node in trace.nodes.items()
+        if node["type"] == "sample" and not site_is_subsample(node)
+    }
