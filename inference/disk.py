@@ -98,7 +98,7 @@ def save_verdict(run: Run, path: Path) -> None:
     """Put a new verdict into a run on disk, leaving the rest as it is."""
     assert run.verdict is not None
     content = run.verdict.to_json().encode()
-    record = _read_record(path)
+    record = read_record(path)
     record["files"][VERDICT] = _digest(content)
     write_file(path / VERDICT, content)
     write_file(path / RECORD, (json.dumps(record, indent=2) + "\n").encode())
@@ -152,7 +152,7 @@ def load(
     from ppl_gen.inference.verdict import Verdict
 
     path = Path(path)
-    record = _read_record(path)
+    record = read_record(path)
     files = {name: _read_file(path, name, digest) for name, digest in record["files"].items()}
     try:
         data = DataRecord(
@@ -222,26 +222,42 @@ def _compare_configurations(recorded: Any, given: Any, where: str = "") -> None:
         )
 
 
-def _read_record(path: Path) -> dict[str, Any]:
-    if not path.is_dir():
+def read_record(path: Path) -> dict[str, Any]:
+    """What a run says of itself in its ``run.json``: story, data, settings, files.
+
+    Args:
+        path: The directory of the run, or the file itself.
+
+    Raises:
+        RunError: If it is missing, damaged or of another version.
+    """
+    file = path if path.is_file() else path / RECORD
+    if not path.exists():
         raise RunError(f"there is no run at {str(path)!r}: check the path (a run is a directory)")
     try:
-        record = json.loads((path / RECORD).read_text())
+        record = json.loads(file.read_text())
     except FileNotFoundError:
         raise RunError(f"{str(path)!r} is not a complete run: it has no {RECORD}") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise RunError(f"{RECORD} in {str(path)!r} is damaged: {error}") from error
+    except OSError as error:
+        raise RunError(f"{str(file)!r} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise RunError(f"{str(file)!r} is not the record of a run: {error}") from error
     expected = {"format", "story", "kwargs", "settings", "data", "structure", "versions", "files"}
     missing = sorted(expected - record.keys()) if isinstance(record, dict) else sorted(expected)
     if missing:
-        raise RunError(f"{RECORD} in {str(path)!r} lacks {', '.join(missing)}: it is damaged")
+        raise RunError(f"{str(file)!r} is not the record of a run: it lacks {', '.join(missing)}")
     if record["format"] != FORMAT:
         raise RunError(
             f"the run in {str(path)!r} has format {record['format']!r}, this version of ppl-gen "
             f"reads {FORMAT}: load it with the version that wrote it"
         )
-    if not isinstance(record["files"], dict) or not record["files"].keys() >= {WEIGHTS, HISTORY}:
-        raise RunError(f"{RECORD} in {str(path)!r} does not list the files of a run")
+    parts = {"files": {WEIGHTS, HISTORY}, "data": {"source", "columns", "fingerprint", "rows"}}
+    for part, names in parts.items():
+        if not isinstance(record[part], dict) or not record[part].keys() >= names:
+            raise RunError(
+                f"{str(file)!r} is not the record of a run: its {part} lack one of "
+                f"{', '.join(sorted(names))}"
+            )
     return record
 
 

@@ -77,7 +77,7 @@ def _has_analytic_kl(
     for site in structure.latents:
         if site.name not in guide.nodes or site.name not in model.nodes:
             return False
-        q, p = guide.nodes[site.name]["fn"], model.nodes[site.name]["fn"]
+        q, p = _law(guide, site.name), _law(model, site.name)
         if not q.has_rsample:
             return False
         try:
@@ -88,6 +88,10 @@ def _has_analytic_kl(
             return False
         known = True
     return known
+
+
+def _law(trace: Any, name: str) -> Any:
+    return trace.nodes[name]["fn"]
 
 
 @dataclass(frozen=True)
@@ -186,11 +190,11 @@ class Objective:
     def _shortfall(self, traces: list[Any], kl_weight: float) -> Tensor:
         lack = torch.zeros(())
         for site in self.structure.latents:
-            kl = sum(
-                guide.nodes[site.name]["log_prob_sum"] - model.nodes[site.name]["log_prob_sum"]
-                for model, guide in traces
-                if site.name in guide.nodes
-            ) / len(traces)
+            kl = torch.zeros(())
+            for model, guide in traces:
+                q, p = guide.nodes.get(site.name), model.nodes[site.name]
+                if q is not None:
+                    kl = kl + (q["log_prob_sum"] - p["log_prob_sum"]) / len(traces)
             lack = lack + torch.relu(kl_weight * self.free_bits * self.size - kl)
         return lack
 

@@ -217,11 +217,11 @@ class Pair:
         originals = _autoguides(self.guide)
         # Copying an autoguide takes these two away from it, in Pyro 1.9.2.
         kept = [(guide._model, guide.master) for guide in originals]
-        handlers = poutine.unwrap(self.guide)
+        handlers: Any = poutine.unwrap(self.guide)
         # One made of handlers can only be copied once it has run, in Pyro 1.9.2.
         unused = isinstance(handlers, GuideMessenger) and not hasattr(handlers, "trace")
         if unused:
-            handlers.trace = None
+            handlers.trace = None  # pyright: ignore[reportAttributeAccessIssue]
         try:
             story, model, guide, wrapped = copy.deepcopy(
                 (self.story, self.model, self.guide, [m for m, _ in kept])

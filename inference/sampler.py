@@ -312,7 +312,7 @@ class Sampler:
         guide = self.pair.guide
         if fixed:
             guide = _Fix(fixed, self.at_once or False)(guide)
-        guide = poutine.infer_config(guide, lambda site: {"enumerate": None})
+        guide = poutine.infer_config(guide, _not_enumerated)
         with blame("guide"):
             return poutine.trace(self._plated(guide, draws)).get_trace(*batch, **self.kwargs)
 
@@ -361,7 +361,7 @@ class Sampler:
     ) -> tuple[Any, Tensor, Tensor, dict[str, Tensor]]:
         """As :meth:`_weigh`, enumerated sites summed out, and drawn from their posterior."""
         guide = poutine.replay(
-            poutine.infer_config(self.pair.guide, lambda site: {"enumerate": None}),
+            poutine.infer_config(self.pair.guide, _not_enumerated),
             trace=guide_trace,
         )
         rows = self._count(batch)
@@ -483,3 +483,7 @@ def _joined(parts: list[Draws]) -> Draws:
         return torch.cat(values)
 
     return Draws(**{name: cat(name) for name in Draws.__dataclass_fields__})
+
+
+def _not_enumerated(site: Any) -> Any:
+    return {"enumerate": None}

@@ -66,7 +66,8 @@ class Gradient:
         self._find_parameters()
         for parameter in self.parameters:
             parameter.grad = None
-        loss = self.objective.elbo.loss_and_grads(registered, guide, *batch, **self.kwargs)
+        elbo: Any = self.objective.elbo
+        loss = elbo.loss_and_grads(registered, guide, *batch, **self.kwargs)
         self._find_parameters()
         size = self.objective.size
         value = torch.as_tensor(loss[0] if isinstance(loss, tuple) else loss) / size

@@ -14,7 +14,6 @@ import torch
 from ppl_gen.cli.commands import make_report, make_verdict
 from ppl_gen.cli.console import note, show, shown
 from ppl_gen.cli.fitting import Output, built, fit_and_tell
-from ppl_gen.cli.sources import read_record
 from ppl_gen.data import Dataset, load
 from ppl_gen.errors import RunError
 from ppl_gen.inference import Settings, disk
@@ -68,7 +67,7 @@ def _is_demo(out: Path, story: Story, data: Dataset) -> bool:
     if not (out / disk.RECORD).is_file():
         return False
     try:
-        record = read_record(out)
+        record = disk.read_record(out)
     except RunError:
         return False
     settings = {k: v for k, v in asdict(SETTINGS).items() if k != "batch_size"}

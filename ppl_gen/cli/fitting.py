@@ -24,7 +24,7 @@ from ppl_gen.cli.options import (
     show_choices,
     values_of,
 )
-from ppl_gen.cli.sources import Source, Unset, flattened, load_recorded, read_record
+from ppl_gen.cli.sources import Source, Unset, flattened, load_recorded
 from ppl_gen.component import from_configuration
 from ppl_gen.data import Dataset
 from ppl_gen.errors import DataError, FitError, RunError, StoryError
@@ -168,7 +168,7 @@ def fit_again(
         config: The run.json of a run, or its directory.
         story: The story file, for a run of your own story: a record holds no code.
     """
-    record = read_record(config)
+    record = disk.read_record(config)
     try:
         settings = Settings(**record["settings"])
     except (TypeError, ValueError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,13 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from pyro.infer.autoguide import AutoGuide
 
 from ppl_gen.cli.console import note
 from ppl_gen.data import CATALOGUE, Dataset, Part, concat, load
 from ppl_gen.data.standardise import standardised
 from ppl_gen.errors import DataError, RunError
-from ppl_gen.inference import Run, Settings
+from ppl_gen.inference import Run, Settings, disk
 from ppl_gen.inference import load as load_run
 from ppl_gen.story_file import read_story_file
 
@@ -102,12 +100,12 @@ class Fitted:
             raise RunError(str(error)) from error
         if self.story is None:
             return load_run(self.run, device=device)
-        source = read_record(self.run)["data"]["source"]
+        source = disk.read_record(self.run)["data"]["source"]
         try:
             data = self._reload(source)
         except DataError:  # the fitted data are gone: others of the same form must do
             data = None if self.data is None else self._load(source)
-        return load_run(self.run, read_story_file(self.story, data), device)
+        return load_run(self.run, read_story_file(self.story, data), device=device)
 
     def dataset(self, run: Run) -> Dataset | None:
         """The data that were named, or those the run was fitted to.
@@ -164,35 +162,8 @@ Input = Annotated[Fitted, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="input")
 def natural_part(run: Run) -> str:
     """``"test"`` where the guide takes any rows, ``"train"`` where it belongs to those fitted."""
     local = any(site.local for site in run.structure.latents)
-    bound = isinstance(run.guide, AutoGuide) or run.structure.subsamples
+    bound = run.structure.keeps_rows or run.structure.subsamples
     return "test" if local and not bound else "train"
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """What a run's ``run.json`` says of story, data and settings.
-
-    Args:
-        path: The file, or the directory of the run.
-
-    Raises:
-        RunError: If it cannot be read.
-    """
-    file = path / "run.json" if path.is_dir() else path
-    try:
-        record = json.loads(file.read_text())
-        complete = {"story", "settings", "data", "kwargs"} <= record.keys()
-        complete = complete and {"source", "columns", "fingerprint"} <= record["data"].keys()
-    except OSError as error:
-        raise RunError(
-            f"{str(file)!r} cannot be read: {error.strerror}; give the run.json of a run"
-        ) from error
-    except (ValueError, AttributeError, TypeError) as error:
-        raise RunError(f"{str(file)!r} is not the record of a run: {error}") from error
-    if not complete:
-        raise RunError(
-            f"{str(file)!r} is not the record of a run: it lacks story, settings or data"
-        )
-    return record
 
 
 def load_recorded(record: Mapping[str, Any]) -> Dataset | None:

@@ -100,7 +100,7 @@ MISTAKES = {
         "site 'x' is Bernoulli and takes 0 or 1, but",
     ),
     "no story file": (("gone.py",), "there is no story file 'gone.py': check the path"),
-    "no record": (("--config", "gone"), "'gone' cannot be read: No such file or directory"),
+    "no record": (("--config", "gone"), "there is no run at 'gone'"),
     "no run": (("--config", "x.json"), "'x.json' is not the record of a run: it lacks"),
 }
 
