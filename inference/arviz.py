@@ -16,7 +16,7 @@ from ppl_gen.errors import DataError
 from ppl_gen.inference.batches import rows_of, some_rows
 from ppl_gen.inference.pair import Pair, Program
 from ppl_gen.inference.passes import MEMORY, plan
-from ppl_gen.inference.sampler import Draws, Sampler, row_slices
+from ppl_gen.inference.sampler import Draws, Sampler
 from ppl_gen.inference.seeds import seeded
 from ppl_gen.inference.sinks import Sink, sink_for
 from ppl_gen.inference.structure import Structure, examine
@@ -73,7 +73,7 @@ def to_arviz(
             fit in memory; what is returned then reads from it.
         **options: ``seed`` (of the draws, 0); ``groups`` (a choice of the above); ``prior_draws``
             (100, or ``draws`` if fewer); ``coords`` (labels for dimensions, by name);
-            ``memory`` (bytes a pass may take, 64 MiB).
+            ``memory`` (bytes a pass may take, 128 MiB).
 
     Raises:
         StoryError: If the programs do not fit each other or the data.
@@ -115,7 +115,7 @@ def pair_to_arviz(
         sampler = Sampler(pair, structure, kwargs)
         sink = sink_for(out)
         try:
-            writer = _Writer(sink, structure, sampler.size(batch), dict(coords or {}))
+            writer = _Writer(sink, structure, sampler.window.size(batch), dict(coords or {}))
             _write_posterior(sampler, batch, draws, memory, set(groups), writer)
             if {"prior", "prior_predictive"} & set(groups):
                 count = min(draws, 100) if prior_draws is None else prior_draws
@@ -138,14 +138,14 @@ def _write_posterior(
 ) -> None:
     predict = "posterior_predictive" in groups
     rows, together = plan(sampler, batch, draws, memory, predict)
-    first = next(row_slices(sampler, batch, rows))
-    with sampler.showing(batch, first) as shown:
+    first = next(sampler.window.slices(batch, rows))
+    with sampler.window.showing(batch, first) as shown:
         fixed = sampler.draw_globals(shown, draws)
-    for part in row_slices(sampler, batch, rows):
+    for part in sampler.window.slices(batch, rows):
         for start in range(0, draws, together):
             stop = min(draws, start + together)
             held = {n: v[start:stop] for n, v in fixed.items()}
-            with sampler.showing(batch, part) as shown:
+            with sampler.window.showing(batch, part) as shown:
                 drawn = sampler.draw(shown, stop - start, held, predict)
             place = (slice(start, stop), part, draws, together, rows)
             for group, values in _grouped(drawn, sampler.structure).items():
@@ -176,10 +176,10 @@ def _write_prior(
 ) -> None:
     rows, together = plan(sampler, batch, draws, memory, predict=True)
     globals_kept: dict[int, dict[str, Tensor]] = {}
-    for part in row_slices(sampler, batch, rows):
+    for part in sampler.window.slices(batch, rows):
         for start in range(0, draws, together):
             stop = min(draws, start + together)
-            with sampler.showing(batch, part) as shown:
+            with sampler.window.showing(batch, part) as shown:
                 latents, observed = sampler.draw_prior(shown, stop - start)
             kept = globals_kept.setdefault(start, {})
             for name, value in latents.items():

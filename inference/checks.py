@@ -17,7 +17,7 @@ from ppl_gen.data import Dataset, as_part
 from ppl_gen.inference.evidence import Evidence, khat_threshold
 from ppl_gen.inference.history import History
 from ppl_gen.inference.passes import MEMORY, evidence_of, joint_evidence_of, plan
-from ppl_gen.inference.sampler import Sampler, row_slices
+from ppl_gen.inference.sampler import Sampler
 from ppl_gen.inference.seeds import seeded
 from ppl_gen.inference.verdict import Finding, Status, Verdict
 
@@ -285,8 +285,8 @@ def _codes(subject: _Subject) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     with run.pair.active(), seeded(subject.seed):
         sampler = Sampler(run.pair, run.structure, run.kwargs)
         rows, _ = plan(sampler, subject.batch, 1, subject.memory, predict=False)
-        for part in row_slices(sampler, subject.batch, rows):
-            with sampler.showing(subject.batch, part) as batch:
+        for part in sampler.window.slices(subject.batch, rows):
+            with sampler.window.showing(subject.batch, part) as batch:
                 codes = sampler.codes(batch)
             for name, (mean, divergence) in codes.items():
                 if mean is not None:
@@ -351,15 +351,15 @@ def _statistics(subject: _Subject) -> tuple[dict[str, float], dict[str, Tensor]]
         rows, together = plan(sampler, subject.batch, draws, subject.memory, predict=True)
         for name, value in sampler.observed(subject.batch).items():
             data[name] = value.flatten().double().cpu()
-        with sampler.showing(
-            subject.batch, next(row_slices(sampler, subject.batch, rows))
+        with sampler.window.showing(
+            subject.batch, next(sampler.window.slices(subject.batch, rows))
         ) as first:
             fixed = sampler.draw_globals(first, draws)
-        for part in row_slices(sampler, subject.batch, rows):
+        for part in sampler.window.slices(subject.batch, rows):
             for start in range(0, draws, together):
                 stop = min(draws, start + together)
                 held = {n: v[start:stop] for n, v in fixed.items()}
-                with sampler.showing(subject.batch, part) as batch:
+                with sampler.window.showing(subject.batch, part) as batch:
                     drawn = sampler.draw(batch, stop - start, held, predict=True).predicted
                 for name, value in drawn.items():
                     flat = value.reshape(len(value), -1).double().cpu()

@@ -14,14 +14,14 @@ from torch.utils._pytree import tree_leaves
 
 from ppl_gen.errors import StoryError
 from ppl_gen.inference.evidence import Evidence, log_evidence
-from ppl_gen.inference.sampler import Sampler, row_slices
+from ppl_gen.inference.sampler import Sampler
 from ppl_gen.inference.seeds import seeded
 from ppl_gen.inference.tracing import Batch, blame, sample_sites
 
 if TYPE_CHECKING:
     from ppl_gen.inference.run import Run
 
-MEMORY = 64 * 2**20
+MEMORY = 128 * 2**20
 
 
 class _Bytes(TorchDispatchMode):
@@ -44,17 +44,17 @@ def plan(sampler: Sampler, batch: Batch, draws: int, memory: int, predict: bool)
 
     A small pass is run and everything it computes is counted, an upper bound of what it holds.
     """
-    rows = sampler.size(batch) if sampler.structure.splits_rows else 1
-    few = sampler.step(batch, min(rows, 4))
-    part = next(row_slices(sampler, batch, few))
-    with torch.random.fork_rng(), sampler.showing(batch, part) as shown:
+    rows = sampler.window.size(batch) if sampler.structure.splits_rows else 1
+    few = sampler.window.step(batch, min(rows, 4))
+    part = next(sampler.window.slices(batch, few))
+    with torch.random.fork_rng(), sampler.window.showing(batch, part) as shown:
         sampler.draw(shown, 2)
         with _Bytes() as counted:
             sampler.draw(shown, 4, predict=predict)
     cell = max(1, counted.total // (4 * few))
     cells = max(1, memory // cell)
-    together = min(draws, max(1, cells // sampler.step(batch, min(rows, 64))))
-    return sampler.step(batch, max(1, min(rows, cells // together))), together
+    together = min(draws, max(1, cells // sampler.window.step(batch, min(rows, 64))))
+    return sampler.window.step(batch, max(1, min(rows, cells // together))), together
 
 
 def evidence_of(
@@ -102,15 +102,15 @@ def _weighed(
     with run.pair.active(), seeded(seed):
         sampler = Sampler(run.pair, run.structure, run.kwargs)
         rows, together = plan(sampler, batch, draws, memory, predict=False)
-        first = next(row_slices(sampler, batch, rows))
-        with sampler.showing(batch, first) as shown:
+        first = next(sampler.window.slices(batch, rows))
+        with sampler.window.showing(batch, first) as shown:
             fixed = sampler.draw_globals(shown, draws)
-        for part in row_slices(sampler, batch, rows):
+        for part in sampler.window.slices(batch, rows):
             local, outer = [], []
             for start in range(0, draws, together):
                 stop = min(draws, start + together)
                 held = {n: v[start:stop] for n, v in fixed.items()}
-                with sampler.showing(batch, part) as shown:
+                with sampler.window.showing(batch, part) as shown:
                     drawn = sampler.draw(shown, stop - start, held)
                 local.append(drawn.log_weights.cpu())
                 outer.append((drawn.log_p_global - drawn.log_q_global).cpu())

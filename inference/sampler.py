@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,20 +16,18 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ppl_gen.errors import StoryError
-from ppl_gen.inference.batches import rows_of, some_rows
 from ppl_gen.inference.layout import DRAWS, Layout, kl_per_dimension, log_prob
 from ppl_gen.inference.marginal import summed_out
 from ppl_gen.inference.pair import Pair
 from ppl_gen.inference.structure import Structure
 from ppl_gen.inference.tracing import (
     Batch,
-    Indices,
     Nodes,
-    PlateSizes,
     blame,
     sample_sites,
     trace_nodes,
 )
+from ppl_gen.inference.window import Window
 
 
 @dataclass
@@ -72,8 +69,7 @@ class Sampler:
     A program that does not bear it (one that reshapes without regard to batch dimensions, say) is
     found out on the first batch, by replaying two of the draws alone, and is then run draw by draw.
 
-    A program that picks its own mini-batch is shown one block of indices after the other, by
-    :meth:`showing`, so that every datum has its turn.
+    Which of the data the programs see is chosen by its :class:`Window`.
 
     Args:
         pair: The programs, whose parameter store has to be in force.
@@ -88,54 +84,7 @@ class Sampler:
         self.kwargs = dict(kwargs)
         self.at_once: bool | None = None
         self.summed = any(site.summed for site in structure.latents)
-        self._window: tuple[str, int, int] | None = None
-        self._block: tuple[int, slice] | None = None
-
-    def size(self, batch: Batch) -> int:
-        """How many data there are: rows of the batch, or what the program draws indices from."""
-        if self.structure.subsamples:
-            return self._subsampled(batch)[1]
-        return rows_of(batch)
-
-    def step(self, batch: Batch, rows: int) -> int:
-        """How many data to show at a time, if ``rows`` would be best."""
-        return self._subsampled(batch)[2] if self.structure.subsamples else rows
-
-    @contextmanager
-    def showing(self, batch: Batch, part: slice) -> Iterator[Batch]:
-        """Show the programs some of the data: a part of the batch, or all with chosen indices."""
-        if not self.structure.subsamples:
-            yield some_rows(batch, part)
-            return
-        plate, size, taken = self._subsampled(batch)
-        start, stop, _ = part.indices(size)
-        # A plate takes as many indices as it asks for: the last block reaches back.
-        first = min(start, size - taken)
-        self._block = (taken, slice(start - first, stop - first))
-        try:
-            with Indices({plate: torch.arange(first, first + taken, device=_device(batch))}):
-                yield batch
-        finally:
-            self._block = None
-
-    def _subsampled(self, batch: Batch) -> tuple[str, int, int]:
-        """The plate by which the program picks a mini-batch, its size, and how many it takes."""
-        if self._window is None:
-            sizes = PlateSizes()
-            with torch.no_grad(), torch.random.fork_rng(), blame("story"), sizes:
-                self.pair.guide(*batch, **self.kwargs)
-                self.pair.model(*batch, **self.kwargs)
-            plates = sorted(sizes.drawn)
-            if len(plates) != 1 or plates[0] not in self.structure.data_plates:
-                raise StoryError(
-                    "to show a program every datum, the plate that picks its mini-batch must be "
-                    f"one and vectorised, got {', '.join(map(repr, plates))}, several or a loop: "
-                    "leave out subsample_size to draw from the posterior"
-                )
-            size, taken = sizes.seen[plates[0]]
-            assert taken is not None
-            self._window = (plates[0], size, taken)
-        return self._window
+        self.window = Window(pair, structure, self.kwargs)
 
     def draw(
         self,
@@ -196,7 +145,7 @@ class Sampler:
         each = draws if self.at_once else 1
         sites = self.structure.sites
         values = [{n: self.layout.value(p[n], each) for n in p if n in sites} for p in parts]
-        joined = {n: self._cut(n, torch.cat([v[n] for v in values])) for n in values[0]}
+        joined = {n: self.window.cut(n, torch.cat([v[n] for v in values])) for n in values[0]}
         latents = {n: v for n, v in joined.items() if not sites[n].observed}
         return latents, {n: v for n, v in joined.items() if sites[n].observed}
 
@@ -246,62 +195,43 @@ class Sampler:
         """One draw of a local site as ``(N, dimensions)``."""
         if draws is None:
             return None
-        rows = self._cut(name, draws).movedim(self._row_axis(name), 0)
+        rows = self.window.cut(name, draws).movedim(self.window.row_axis(name), 0)
         return rows.reshape(len(rows), -1)
 
     def observed(self, batch: Batch) -> dict[str, Tensor]:
         """The data as the model binds them to its sites, ``(*plates, *event)`` each."""
         found: dict[str, list[Tensor]] = {}
-        for part in row_slices(self, batch, self.step(batch, self.size(batch))):
-            with torch.no_grad(), self.showing(batch, part) as shown, blame("model"):
+        for part in self.window.slices(batch, self.window.size(batch)):
+            with torch.no_grad(), self.window.showing(batch, part) as shown, blame("model"):
                 trace = poutine.trace(self.pair.model).get_trace(*shown, **self.kwargs)
                 nodes = sample_sites(trace)
                 self._complete(nodes)
                 for site in self.structure.observed:
-                    value = self._cut(site.name, self.layout.value(nodes[site.name], 1))[0]
+                    value = self.window.cut(site.name, self.layout.value(nodes[site.name], 1))[0]
                     found.setdefault(site.name, []).append(value)
         return {
-            s.name: torch.cat(found[s.name], self._row_axis(s.name) - 1)
+            s.name: torch.cat(found[s.name], self.window.row_axis(s.name) - 1)
             if s.local
             else found[s.name][0]
             for s in self.structure.observed
         }
 
-    def _row_axis(self, name: str) -> int:
-        """The axis of a local site's draws ``(S, *plates, *event)`` along which the data lie."""
-        plates = self.structure.sites[name].plates
-        return 1 + next(i for i, p in enumerate(plates) if p in self.structure.data_plates)
-
-    def _cut(self, name: str, value: Tensor) -> Tensor:
-        """Of a site's draws those of the rows that are shown."""
-        site = self.structure.sites.get(name)
-        if self._block is None or site is None or not site.local:
-            return value
-        _, kept = self._block
-        return value.narrow(self._row_axis(name), kept.start, kept.stop - kept.start)
-
     def _shown(self, drawn: Draws) -> Draws:
         """The draws of the rows that are shown, without what a block of indices has besides."""
-        if self._block is None:
+        kept = self.window.kept
+        if kept is None:
             return drawn
-        _, kept = self._block
         return replace(
             drawn,
-            latents={n: self._cut(n, v) for n, v in drawn.latents.items()},
+            latents={n: self.window.cut(n, v) for n, v in drawn.latents.items()},
             log_p=drawn.log_p[:, kept],
             log_q=drawn.log_q[:, kept],
             log_likelihood={
-                n: self._cut(n, v) if n in self.structure.sites else v[:, kept]
+                n: self.window.cut(n, v) if n in self.structure.sites else v[:, kept]
                 for n, v in drawn.log_likelihood.items()
             },
-            predicted={n: self._cut(n, v) for n, v in drawn.predicted.items()},
+            predicted={n: self.window.cut(n, v) for n, v in drawn.predicted.items()},
         )
-
-    def _count(self, batch: Batch) -> int:
-        """How many data the programs have before them."""
-        if self._block is not None:
-            return self._block[0]
-        return rows_of(batch) if self.structure.data_plates else 1
 
     def _plated(self, program: Any, draws: int) -> Any:
         if not self.at_once:
@@ -319,7 +249,7 @@ class Sampler:
     def _draw(
         self, batch: Batch, draws: int, fixed: Mapping[str, Tensor] | None, predict: bool
     ) -> Draws:
-        layout, structure, rows = self.layout, self.structure, self._count(batch)
+        layout, structure, rows = self.layout, self.structure, self.window.count(batch)
         guide_trace = self._guide(batch, draws, fixed)
         guide = sample_sites(guide_trace)
         # What the guide observes shapes the fit, but is no part of the latents' density.
@@ -347,7 +277,7 @@ class Sampler:
         replayed = poutine.replay(self.pair.model, trace=guide_trace)
         with blame("model"):
             trace = poutine.trace(self._plated(replayed, draws)).get_trace(*batch, **self.kwargs)
-        inner, outer = self.layout.sums((), draws, self._count(batch))
+        inner, outer = self.layout.sums((), draws, self.window.count(batch))
         likelihood = {}
         for name, node in sample_sites(trace).items():
             terms = self.layout.terms(node, draws)
@@ -364,7 +294,7 @@ class Sampler:
             poutine.infer_config(self.pair.guide, _not_enumerated),
             trace=guide_trace,
         )
-        rows = self._count(batch)
+        rows = self.window.count(batch)
         enumerated, inner, outer = summed_out(
             self._plated(self.pair.model, draws),
             self._plated(guide, draws),
@@ -459,20 +389,6 @@ class _Fix(poutine.messenger.Messenger):
             value = self.values[msg["name"]]
             msg["value"] = value if self.at_once else value[0]
             msg["done"] = True
-
-
-def row_slices(sampler: Sampler, batch: Batch, rows: int) -> Iterator[slice]:
-    """Slices of the rows, or one of everything where the programs need all the data."""
-    if not sampler.structure.splits_rows:
-        yield slice(None)
-        return
-    size = sampler.size(batch)
-    for start in range(0, size, rows):
-        yield slice(start, min(start + rows, size))
-
-
-def _device(batch: Batch) -> torch.device | None:
-    return next((column.device for column in batch if isinstance(column, Tensor)), None)
 
 
 def _joined(parts: list[Draws]) -> Draws:
