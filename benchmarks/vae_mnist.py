@@ -35,7 +35,7 @@ class Options:
     """
 
     root: Path | None = None
-    epochs: int = 450
+    epochs: int = 380
     batch_size: int = 100
     learning_rate: float = 3e-3
     draws: int = 5000

@@ -41,12 +41,17 @@ class Batches:
         """How many batches a pass has."""
         return -(-self.size // self.batch_size)
 
+    @property
+    def columns(self) -> Batch:
+        """All rows as they are kept: probabilities where visits draw."""
+        return () if self.part is None else self.part.columns[: self.arguments]
+
     def whole(self) -> Batch:
         """All rows as one batch."""
         if self.part is None:
             return ()
         if not self.part.redraw:
-            return self.part.columns[: self.arguments]
+            return self.columns
         return self.part.batch(torch.arange(self.size, device=self.part.x.device))[: self.arguments]
 
     def example(self, rows: int) -> Batch:

@@ -30,6 +30,7 @@ from ppl_gen.inference.settings import Settings
 from ppl_gen.inference.step import Gradient, Step
 from ppl_gen.inference.structure import Structure, examine
 from ppl_gen.inference.tracing import Batch, blame, trace_nodes
+from ppl_gen.story import Story
 
 DEFAULT_BATCH = 128
 
@@ -90,7 +91,9 @@ def fit(
         if isinstance(data, Dataset) and validation is None:
             validation = data.valid
         with pair.active():
-            training = _Training(pair, data, validation, dict(kwargs or {}), elbo, chosen)
+            training = _Training(
+                pair, data, validation, dict(kwargs or {}), elbo, chosen, warm_start
+            )
             try:
                 with reporter(chosen.epochs, progress) as report:
                     training.run(report)
@@ -149,6 +152,7 @@ class _Training:
         kwargs: dict[str, Any],
         elbo: ELBO | None,
         settings: Settings,
+        warm_start: bool,
     ) -> None:
         self.pair, self.kwargs, self.settings = pair, kwargs, settings
         device = settings.torch_device()
@@ -163,6 +167,8 @@ class _Training:
         self.batches = Batches(part, arguments, rows, device)
         pair.train(False)
         self.structure = examine(pair, self.batches.example, size, rows, kwargs)
+        if isinstance(pair.story, Story) and not warm_start and part is not None:
+            pair.story.start(*self.batches.columns)
         self.batches.batch_size = _batch_size(self.structure, settings, size)
         self.valid = None
         if validation is not None:

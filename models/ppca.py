@@ -110,6 +110,18 @@ class PPCA(Story):
         story.set_guide_to_exact_posterior()
         return story
 
+    def start(self, x: Tensor) -> None:
+        """Begin at the mean of the data, with all their spread as noise.
+
+        Args:
+            x: Observations, shape ``(N, D)``.
+        """
+        x = observations(x, self.shape)
+        with torch.no_grad():
+            self.loc.copy_(x.mean(0))
+            self.guide_loc.copy_(self.loc)
+            self.log_scale.copy_((x - self.loc).square().mean().clamp(min=1e-12).log() / 2)
+
     def model(self, x: Tensor) -> None:
         """The story.
 

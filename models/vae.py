@@ -74,6 +74,14 @@ class VAE(Story):
             network, latent, self.likelihood.outputs, shape, hidden, activation
         )
 
+    def start(self, x: Tensor) -> None:
+        """Begin with a decoder that gives the mean of the data.
+
+        Args:
+            x: Observations, shape ``(N, *shape)``.
+        """
+        self.decoder.shift(self.likelihood.start(observations(x, self.shape)))
+
     def model(self, x: Tensor) -> None:
         """The story.
 

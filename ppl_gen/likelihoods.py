@@ -49,6 +49,21 @@ class Likelihood(Component, ABC):
             ValueError: If ``decoded`` does not end in ``(outputs, *shape)``.
         """
 
+    @abstractmethod
+    def start(self, x: Tensor) -> Tensor:
+        """What a decoder should give at first: the best law that is the same for all data.
+
+        A learned scale of the likelihood's own begins there as well. Without it a code spends its
+        first steps on the mean of the data, and dimensions of it that are not needed for that die:
+        of 50 on MNIST, 12 stayed active instead of 22 (benchmarks/RESULTS.md).
+
+        Args:
+            x: Observations, shape ``(N, *shape)``.
+
+        Returns:
+            Shape ``(outputs, *shape)``.
+        """
+
     def numbers(self, decoded: Tensor) -> tuple[Tensor, ...]:
         """Split ``(*, outputs, *shape)`` into ``outputs`` tensors of shape ``(*, *shape)``."""
         expected = (self.outputs, *self.shape)
@@ -77,6 +92,9 @@ class Bernoulli(Likelihood):
     def forward(self, decoded: Tensor) -> TorchDistribution:
         (logits,) = self.numbers(decoded)
         return dist.Bernoulli(logits=logits).to_event(len(self.shape))
+
+    def start(self, x: Tensor) -> Tensor:
+        return x.float().mean(0).clamp(1e-3, 1 - 1e-3).logit()[None]
 
 
 class Gaussian(Likelihood):
@@ -128,6 +146,14 @@ class Gaussian(Likelihood):
             scale = self.scale
         return dist.Normal(loc, scale).to_event(len(self.shape))
 
+    def start(self, x: Tensor) -> Tensor:
+        loc = x.float().mean(0)
+        raw_scale = _inverse_softplus((x - loc).square().mean().sqrt() - self.floor)
+        if self.scale == "learned":
+            with torch.no_grad():
+                self.raw_scale.copy_(raw_scale)
+        return torch.stack([loc, raw_scale.expand_as(loc)][: self.outputs])
+
 
 class Categorical(Likelihood):
     r"""Every element is one of ``categories`` values, 0 to ``categories - 1``.
@@ -148,6 +174,10 @@ class Categorical(Likelihood):
     def forward(self, decoded: Tensor) -> TorchDistribution:
         logits = torch.stack(self.numbers(decoded), dim=-1)
         return dist.Categorical(logits=logits).to_event(len(self.shape))
+
+    def start(self, x: Tensor) -> Tensor:
+        counts = torch.stack([(x == value).float().sum(0) for value in range(self.outputs)])
+        return ((counts + 1) / (len(x) + self.outputs)).log()
 
 
 class Poisson(Likelihood):
@@ -170,6 +200,15 @@ class Poisson(Likelihood):
         # softplus underflows to 0, where the log likelihood of any count but 0 is minus infinity.
         rate = softplus(raw_rate) + torch.finfo(raw_rate.dtype).eps
         return dist.Poisson(rate).to_event(len(self.shape))
+
+    def start(self, x: Tensor) -> Tensor:
+        return _inverse_softplus(x.float().mean(0))[None]
+
+
+def _inverse_softplus(value: Tensor) -> Tensor:
+    """Where softplus gives ``value``, or a little if that is not positive."""
+    value = value.clamp(min=1e-3)
+    return value + torch.log(-torch.expm1(-value))
 
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {

@@ -92,6 +92,10 @@ class Decoder(Component, ABC):
         self.shape = whole_sizes("shape", shape)
 
     @abstractmethod
+    def shift(self, offset: Tensor) -> None:
+        """Let the numbers begin around ``offset``, shape ``(outputs, *shape)``."""
+
+    @abstractmethod
     def decode(self, rows: Tensor) -> Tensor:
         """The numbers for rows of shape ``(B, latent)``: ``outputs * prod(shape)`` for each."""
 
@@ -163,6 +167,12 @@ class MLPDecoder(Decoder):
         super().__init__(latent, outputs, shape)
         hidden = whole_sizes("hidden", hidden, least=0)
         self.layers = mlp(latent, hidden[::-1], outputs * math.prod(self.shape), activation)
+
+    def shift(self, offset: Tensor) -> None:
+        last = self.layers[-1]
+        assert isinstance(last, nn.Linear)
+        with torch.no_grad():
+            last.bias.copy_(offset.flatten())
 
     def decode(self, rows: Tensor) -> Tensor:
         return self.layers(rows)
@@ -238,6 +248,13 @@ class ConvDecoder(Decoder):
         for (before, after), (small, large) in zip(channels, pairwise(sizes[::-1]), strict=True):
             layers += [_doubling(before, after, small, large), _activation(activation)]
         self.layers = nn.Sequential(*layers[:-1])
+
+    def shift(self, offset: Tensor) -> None:
+        last = self.layers[-1]
+        assert isinstance(last, nn.ConvTranspose2d)
+        assert last.bias is not None
+        with torch.no_grad():
+            last.bias.copy_(offset.reshape(len(last.bias), -1).mean(1))
 
     def decode(self, rows: Tensor) -> Tensor:
         return self.layers(rows)

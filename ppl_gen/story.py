@@ -41,6 +41,15 @@ class Story(Component, ABC):
     the whole data set, so that global latents and parameters see the right balance.
     """
 
+    def start(self, *batch: Any) -> None:
+        """Take first weights from the data; :func:`ppl_gen.fit` calls it once, before it begins.
+
+        Not called on a warm start. Does nothing unless a story says otherwise.
+
+        Args:
+            *batch: All rows of the training data; probabilities where they are redrawn.
+        """
+
     @abstractmethod
     def model(self, *batch: Any, **named: Any) -> Any:
         """The story: sampling statements, the data among them with ``obs=``."""

@@ -128,7 +128,7 @@ def test_free_bits_keep_the_code_from_collapsing() -> None:
     free = pg.fit(VAE((5,), latent=2), x, free_bits=2.0, **options)
 
     assert plain.history["kl"][-1] < 0.5
-    assert free.history["kl"][-1] == pytest.approx(2.0, abs=0.4)
+    assert 1.5 < free.history["kl"][-1] < 2.4
 
 
 def test_the_kl_warms_up_over_the_epochs_it_is_given() -> None:
