@@ -95,7 +95,7 @@ def fit(
                 pair, data, validation, dict(kwargs or {}), elbo, chosen, warm_start
             )
             try:
-                with reporter(chosen.epochs, progress) as report:
+                with reporter(training.epochs, progress) as report:
                     training.run(report)
             except FitError as error:
                 error.run = training.result()
@@ -170,6 +170,7 @@ class _Training:
         if isinstance(pair.story, Story) and not warm_start and part is not None:
             pair.story.start(*self.batches.columns)
         self.batches.batch_size = _batch_size(self.structure, settings, size)
+        self.epochs = settings.epochs_of(self.batches.count)
         self.valid = None
         if validation is not None:
             rows_valid, count = prepare(validation, pair.model, kwargs)
@@ -197,7 +198,7 @@ class _Training:
         """Take every epoch, until the last or until the validation ELBO stops rising."""
         validate = is_validation_enabled()
         begun = time.perf_counter()
-        for number in range(1, self.settings.epochs + 1):
+        for number in range(1, self.epochs + 1):
             # What torch and Pyro check at every site is checked once on every row, then trusted.
             with pyro.validation_enabled(validate and number == 1), _quiet():
                 figures = self._epoch(number)
@@ -215,7 +216,7 @@ class _Training:
         return Run(
             pair=self.pair,
             structure=self.structure,
-            settings=replace(self.settings, batch_size=self.batches.batch_size),
+            settings=replace(self.settings, batch_size=self.batches.batch_size, epochs=self.epochs),
             history=self.history,
             data=self.record,
             kwargs=self.kwargs,
@@ -224,7 +225,7 @@ class _Training:
     def _epoch(self, number: int) -> tuple[float, float, float]:
         self.pair.train(True)
         mean = _Mean()
-        total = self.settings.epochs * self.batches.count
+        total = self.epochs * self.batches.count
         for position, batch in enumerate(self.batches.shuffled()):
             terms, update = self._finite_step(number, position, batch)
             rate = self.settings.learning_rate * self.settings.rate_at(self.steps / total)
@@ -267,7 +268,9 @@ class _Training:
             return math.nan, math.nan, math.nan
         mean = _Mean()
         # The same noise at every epoch, so that epochs differ by their weights alone.
-        with seeded(self.settings.seed), torch.no_grad():
+        # A sum over enumerated sites has no value in Pyro unless it has a gradient.
+        graded = torch.set_grad_enabled(self.structure.enumerated)
+        with seeded(self.settings.seed), graded:
             for batch in self.valid.in_order():
                 mean.add(self.bound(batch, self.kwargs), rows_of(batch))
         return mean.figures()

@@ -27,8 +27,9 @@ def compare_sites(model: Nodes, guide: Nodes) -> None:
     for name, node in latents.items():
         if name not in drawn and node["infer"].get("enumerate") != "parallel":
             raise StoryError(
-                f"the guide misses the latent site {name!r} of the model: sample it there too, "
-                "or, if it is discrete, mark it with infer={'enumerate': 'parallel'} to sum it out"
+                f"the guide misses the latent site {name!r} of the model: sample it there too; or, "
+                "if it is data, give it obs=; or, if it is discrete, mark it with "
+                "infer={'enumerate': 'parallel'} to sum it out"
             )
     for name in drawn:
         if name not in latents:
@@ -59,7 +60,7 @@ def _compare_shapes(name: str, model: dict[str, Any], guide: dict[str, Any]) -> 
         raise StoryError(
             f"site {name!r} must have batch shape {tuple(model['fn'].batch_shape)}, as in the "
             f"model, got {tuple(guide['fn'].batch_shape)} from the guide: one of the two has a "
-            "dimension too many, such as (N, 1) for (N,)"
+            "dimension too many, such as (N, 1) for (N,), or lacks its pyro.plate"
         )
 
 
@@ -124,6 +125,14 @@ def _check_value_shape(program: str, name: str, node: dict[str, Any]) -> None:
             f"values of shape {tuple(value.shape)}: one of the two has the wrong number of rows"
         ) from None
     declared = {f.dim: f for f in node["cond_indep_stack"] if f.vectorized}
+    for frame in declared.values():
+        absent = len(value.shape) - events < -frame.dim
+        data = node["is_observed"] and not node["infer"].get("_deterministic")
+        if data and absent and frame.size > 1 and frame.size in event:
+            raise StoryError(
+                f"site {name!r} takes the {frame.size} rows of plate {frame.name!r} for one value "
+                f"of shape {event}, and would count it for every row: .to_event(n) of one less"
+            )
     for dim in range(-len(batch), 0):
         frame = declared.get(dim)
         if batch[dim] != 1 and frame is None:

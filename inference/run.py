@@ -79,7 +79,7 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-@dataclass
+@dataclass(repr=False)
 class Run:
     """A fitted story. :func:`ppl_gen.fit` returns one, :func:`ppl_gen.load` reads one from disk.
 
@@ -102,6 +102,14 @@ class Run:
     kwargs: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=versions)
     verdict: Verdict | None = None
+
+    def __repr__(self) -> str:
+        name = self.configuration()
+        told = name.get("class", name.get("file", name.get("object")))
+        shown = f"Run of {told}, {len(self.history)} epochs, {self.data.rows} rows"
+        if len(self.history):
+            shown += f", ELBO {self.history[-1].elbo:.3f} nats a datum"
+        return f"<{shown}, verdict: {self.verdict.status if self.verdict else 'not checked'}>"
 
     @property
     def story(self) -> Any:

@@ -13,8 +13,14 @@ from ppl_gen.errors import RunError
 if TYPE_CHECKING:
     from rich.console import Group
 
-Status = Literal["pass", "warn", "fail", "skipped"]
-_COLOURS = {"pass": "green", "warn": "yellow", "fail": "red", "skipped": "dim"}
+Status = Literal["pass", "warn", "fail", "skipped", "not applicable"]
+_COLOURS = {
+    "pass": "green",
+    "warn": "yellow",
+    "fail": "red",
+    "skipped": "dim",
+    "not applicable": "dim",
+}
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,8 @@ class Finding:
         figure: The number that was measured; NaN if it was skipped.
         unit: Of the figure.
         threshold: What a good figure is, in words and numbers.
-        status: ``pass``, ``warn``, ``fail`` or ``skipped``.
+        status: ``pass``, ``warn``, ``fail``; ``skipped`` where it could not be made, ``not
+            applicable`` where the story has nothing of the kind.
         meaning: What the figure says, in one sentence.
         remedy: What to do, in one sentence; empty if nothing.
         source: Where check and threshold come from.
@@ -58,7 +65,7 @@ class Verdict:
     @property
     def status(self) -> Status:
         """The worst status of all findings; what was skipped lets nothing pass unseen."""
-        found = {finding.status for finding in self.findings}
+        found = {finding.status for finding in self.findings} - {"not applicable"}
         if "fail" in found:
             return "fail"
         return "pass" if found == {"pass"} else "warn"
@@ -75,7 +82,7 @@ class Verdict:
         from rich.table import Table
 
         skipped = sum(finding.status == "skipped" for finding in self.findings)
-        rest = f", {skipped} checks skipped" if skipped else ""
+        rest = f", {skipped} check{'s' * (skipped > 1)} skipped" if skipped else ""
         table = Table(
             title=f"verdict: {self.status}  ({self.data} data, {self.draws} draws each{rest})",
             title_justify="left",

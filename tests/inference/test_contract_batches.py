@@ -127,7 +127,7 @@ def test_the_mean_over_subsamples_is_the_elbo_of_all_the_data(taken: int) -> Non
 
 def test_gradients_of_mini_batches_add_up_to_that_of_the_data() -> None:
     """One pass of plain descent at a tiny rate moves as one step on everything would."""
-    common = {"epochs": 1, "optimizer": "sgd", "progress": False}
+    common = {"epochs": 1, "optimizer": "sgd", "schedule": "constant", "progress": False}
     whole = pg.fit((in_a_plate, point), X, learning_rate=1e-3, **common)
     parts = pg.fit((in_a_plate, point), X, learning_rate=1e-3 / 4, batch_size=3, **common)
     moved = [run.parameters()["mu_at"] - 0.4 for run in (whole, parts)]

@@ -9,6 +9,7 @@ import torch
 from pyro.infer import config_enumerate
 from pyro.infer.autoguide import AutoDelta
 from torch import Tensor
+from torch.testing import assert_close
 
 import ppl_gen as pg
 
@@ -73,3 +74,21 @@ def test_enumerated_sites_are_drawn_from_their_exact_posterior() -> None:
     exact = logits.softmax(1)[:, 1].double()
     error = (exact * (1 - exact) / 4000).sqrt()
     assert ((share - exact).abs() <= 5 * error + 1e-3).all()
+
+
+def test_an_enumerated_story_can_be_watched_on_a_validation_part() -> None:
+    def model(x: Tensor) -> None:
+        loc = pyro.param("loc", torch.tensor([-1.0, 1.0]))
+        with pyro.plate("rows", len(x)):
+            kind = pyro.sample(
+                "kind", dist.Categorical(torch.ones(2)), infer={"enumerate": "parallel"}
+            )
+            pyro.sample("x", dist.Normal(loc[kind], 1.0), obs=x)
+
+    x = torch.linspace(-2, 2, 12)
+    run = pg.fit((model, lambda x: None), x, validation=x, epochs=2, progress=False)
+
+    law = dist.MixtureSameFamily(
+        dist.Categorical(torch.ones(2)), dist.Normal(run.parameters()["loc"], 1.0)
+    )
+    assert_close(max(run.history["valid_elbo"]), law.log_prob(x).mean().item(), rtol=1e-4, atol=0)

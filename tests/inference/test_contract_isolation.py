@@ -256,7 +256,8 @@ def test_a_warm_start_continues_and_leaves_the_first_run_alone(build: Callable[[
 
 def test_plain_descent_goes_on_where_it_stopped() -> None:
     """Without noise or momentum, two epochs and two more are four."""
-    steps: Any = {"optimizer": "sgd", "learning_rate": 0.1, "progress": False}
+    steps: Any = {"optimizer": "sgd", "learning_rate": 0.1, "schedule": "constant"}
+    steps["progress"] = False
     four = pg.fit((store_model, nothing), X, epochs=4, **steps)
     two = pg.fit((store_model, nothing), X, epochs=2, **steps)
     more = pg.fit(two.pair, X, epochs=2, warm_start=True, **steps)

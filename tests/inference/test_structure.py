@@ -385,3 +385,15 @@ def test_a_posterior_that_fits_no_table_is_refused_in_one_sentence() -> None:
     run = pg.fit((uneven, just_mu), torch.arange(20.0), epochs=1, progress=False)
     with pytest.raises(PplGenError, match=re.escape("site 'x_3' is there for some data")):
         run.posterior(torch.arange(4.0), draws=2)
+
+
+def test_rows_taken_for_one_value_are_named() -> None:
+    """One .to_event too many would count the whole batch for every row."""
+
+    def model(x: Tensor) -> None:
+        loc = pyro.param("loc", torch.zeros(2))
+        with pyro.plate("rows", len(x)):
+            pyro.sample("x", dist.Normal(loc, 1.0).expand([len(x), 2]).to_event(2), obs=x)
+
+    with pytest.raises(pg.StoryError, match=r"'x' takes the 9 rows of plate 'rows' for one value"):
+        pg.fit((model, lambda x: None), torch.zeros(9, 2), epochs=1, progress=False)
