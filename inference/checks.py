@@ -171,8 +171,8 @@ def gap(found: Evidence) -> Finding:
         f"{distance:.2f} in total variation.",
         ""
         if figure <= 0.5
-        else "Weigh its draws (log_p - log_q in sample_stats) before you use them; fit for longer, or "
-        "give the guide more room (of a VAE, posterior='full').",
+        else "Weigh its draws (log_p - log_q in sample_stats) before you use them; fit for "
+        "longer, or give the guide more room (of a VAE, posterior='full').",
         "Pinsker's inequality; Cremer et al. 2018",
         {"largest": [found.gap.max().item()]},
     )

@@ -26,7 +26,7 @@ from ppl_gen.cli.options import (
 )
 from ppl_gen.cli.sources import Source, Unset, flattened, load_recorded
 from ppl_gen.component import from_configuration
-from ppl_gen.data import Dataset
+from ppl_gen.data import Dataset, Support
 from ppl_gen.errors import DataError, FitError, RunError, StoryError
 from ppl_gen.inference import Run, Settings, disk
 from ppl_gen.inference.pair import Pair
@@ -215,6 +215,15 @@ def built(name: str, options: Mapping[str, Any], data: Dataset, say: Note) -> tu
         raise StoryError(f"{name} cannot be built: {error}") from error
 
 
+def _scale_ratio(data: Dataset) -> float:
+    """How many times the deviation of one column is that of another, of real rows; 1 otherwise."""
+    if data.support is not Support.REAL or len(data.shape) != 1:
+        return 1.0
+    deviations = data.train.x.std(0)
+    varied = deviations[deviations > 0]
+    return (varied.max() / varied.min()).item() if len(varied) else 1.0
+
+
 def fit_and_tell(
     story: Any,
     data: Dataset | None,
@@ -230,6 +239,8 @@ def fit_and_tell(
     """
     if isinstance(story, Pair) and isinstance(story.guide, AutoGuide):
         output.note(f"the guide is Pyro's {type(story.guide).__name__}")
+    if data is not None and (ratio := _scale_ratio(data)) > 100:
+        output.note(f"the columns differ in scale by a factor of {ratio:.0f}: see --standardise")
     before = _stamp(out)
     try:
         run = pg.fit(

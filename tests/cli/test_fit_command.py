@@ -116,6 +116,16 @@ def test_a_mistake_ends_in_one_sentence_and_leaves_no_run(kind: str, command: Co
     assert sorted(path.name for path in Path.cwd().iterdir()) == ["x.json"]
 
 
+@pytest.mark.parametrize(("options", "said"), [((), True), (("--standardise",), False)])
+def test_columns_of_different_units_are_noticed(
+    command: Command, options: tuple[str, ...], said: bool
+) -> None:
+    done = command("fit", "ppca", "--data", "wine", "--epochs", "1", "--out", "runs/w", *options)
+
+    assert done.status == 0
+    assert ("differ in scale by a factor of" in done.err) is said
+
+
 def test_a_run_is_replaced_only_when_asked(command: Command, digits_run: Path) -> None:
     before = {path.name: path.read_bytes() for path in digits_run.iterdir()}
     refused = command("fit", *DIGITS, *SMALL, "--out", digits_run)
