@@ -200,8 +200,10 @@ def khat(found: Evidence) -> Finding:
         "of the data",
         f"at most 0.05 of the data above {threshold:.2f}",
         _grade(share, 0.05, 0.20),
-        f"For {share:.1%} of the data the guide misses so much of the posterior that its draws "
-        "cannot be reweighed.",
+        "The guide covers the posterior of every datum well enough to reweigh its draws."
+        if share == 0
+        else f"For {share:.1%} of the data the guide misses so much of the posterior that its "
+        "draws cannot be reweighed.",
         ""
         if share <= 0.05
         else f"Distrust the latents of rows such as {worst.tolist()}; give "
@@ -414,7 +416,7 @@ def settled(history: History) -> Finding:
     rise = (second.mean() - first.mean()).item()
     noise = (first.var() / len(first) + second.var() / len(second)).sqrt().item()
     rising = rise > 0.1 and rise > 2 * noise
-    when = "the last" if len(elbo) == len(history) else "the last quick"
+    when = "" if len(elbo) == len(history) else " before the learning rate had halved"
     verb = "rose" if rise >= 0 else "fell"
     return Finding(
         "settled",
@@ -422,7 +424,7 @@ def settled(history: History) -> Finding:
         "nats",
         "below 0.1 nats",
         "pass" if not rising else "warn" if rise < 1 else "fail",
-        f"Over {when} {window} epochs the ELBO {verb} by {abs(rise):.3f} nats per datum"
+        f"Over the last {window} epochs{when} the ELBO {verb} by {abs(rise):.3f} nats per datum"
         f" (noise {noise:.3f}).",
         "Fit for more epochs." if rising else "",
         "",
