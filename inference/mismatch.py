@@ -157,11 +157,13 @@ def _support_words(support: Any) -> str:
 
 
 def plates_of(node: dict[str, Any], vectorized: bool = False) -> tuple[str, ...]:
+    """Names of the plates around a site, from the outermost batch dimension in."""
     frames = [f for f in node["cond_indep_stack"] if f.vectorized or not vectorized]
     return tuple(f.name for f in sorted(frames, key=lambda f: f.dim or 0))
 
 
 def base_of(law: Any) -> Any:
+    """A law without what only says how it is used: events, expansion, a mask."""
     while isinstance(law, _WRAPPERS):
         law = law.base_dist
     return law

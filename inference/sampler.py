@@ -12,7 +12,6 @@ import torch
 from pyro import poutine
 from pyro.distributions import Delta
 from pyro.infer.discrete import _sample_posterior_from_trace
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ppl_gen.errors import StoryError
@@ -22,6 +21,7 @@ from ppl_gen.inference.pair import Pair
 from ppl_gen.inference.structure import Structure
 from ppl_gen.inference.tracing import (
     Batch,
+    Fix,
     Nodes,
     blame,
     sample_sites,
@@ -241,7 +241,7 @@ class Sampler:
     def _guide(self, batch: Batch, draws: int, fixed: Mapping[str, Tensor] | None) -> Any:
         guide = self.pair.guide
         if fixed:
-            guide = _Fix(fixed, self.at_once or False)(guide)
+            guide = Fix(fixed, self.at_once or False)(guide)
         guide = poutine.infer_config(guide, _not_enumerated)
         with blame("guide"):
             return poutine.trace(self._plated(guide, draws)).get_trace(*batch, **self.kwargs)
@@ -374,21 +374,6 @@ class Sampler:
                 if not torch.allclose(term, single, rtol=1e-3, atol=1e-3, equal_nan=True):
                     return False
         return True
-
-
-class _Fix(poutine.messenger.Messenger):
-    """Give sites the values of an earlier run of the same program."""
-
-    def __init__(self, values: Mapping[str, Tensor], at_once: bool) -> None:
-        super().__init__()
-        self.values = values
-        self.at_once = at_once
-
-    def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        if msg["name"] in self.values and not site_is_subsample(msg):  # type: ignore[arg-type]
-            value = self.values[msg["name"]]
-            msg["value"] = value if self.at_once else value[0]
-            msg["done"] = True
 
 
 def _joined(parts: list[Draws]) -> Draws:

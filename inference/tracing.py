@@ -51,6 +51,21 @@ class Indices(Messenger):
             msg["value"] = self.chosen[msg["name"]]
 
 
+class Fix(Messenger):
+    """Give sites the values of an earlier run of the same program."""
+
+    def __init__(self, values: Mapping[str, Tensor], at_once: bool) -> None:
+        super().__init__()
+        self.values = values
+        self.at_once = at_once
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if msg["name"] in self.values and not site_is_subsample(msg):  # type: ignore[arg-type]
+            value = self.values[msg["name"]]
+            msg["value"] = value if self.at_once else value[0]
+            msg["done"] = True
+
+
 class PlateSizes(Messenger):
     """Collect the size of every plate and how many indices it takes, None for all of them.
 

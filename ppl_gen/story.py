@@ -41,7 +41,7 @@ class Story(Component, ABC):
     the whole data set, so that global latents and parameters see the right balance.
     """
 
-    def start(self, *batch: Any) -> None:
+    def start(self, *batch: Any, **named: Any) -> None:
         """Take first weights from the data; :func:`ppl_gen.fit` calls it once, before it begins.
 
         Not called on a warm start. Does nothing unless a story says otherwise.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import ppl_gen as pg
-from ppl_gen.inference.checks import settled
+from ppl_gen.inference.findings import settled
 from ppl_gen.inference.history import Epoch, History
 from ppl_gen.inference.verdict import Finding, Verdict
 from ppl_gen.models import PPCA, VAE, AutoEncoder
