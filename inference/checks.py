@@ -34,8 +34,8 @@ def check(
     The checks: ``evidence`` (importance-sampled, with its error), ``gap`` (how far the ELBO lies
     below it), ``k-hat`` (where the guide misses the posterior), ``active units`` (whether the code
     is used), ``posterior predictive`` (whether replicated data look like the data) and ``settled``
-    (whether the fit had come to rest). Each is a function, here or in ``findings``, that says how to
-    read it.
+    (whether the fit had come to rest). Each is a function, here or in
+    :mod:`ppl_gen.inference.findings`, that says how to read it.
 
     Args:
         run: The fitted story.
