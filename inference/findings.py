@@ -134,6 +134,7 @@ def joint_khat(found: Evidence) -> Finding:
         else "Take more draws, fit for longer, or take a guide with correlations, such as "
         "AutoMultivariateNormal.",
         "Yao et al. 2018",
+        {"draws": [float(found.draws)]},
     )
 
 

@@ -188,7 +188,7 @@ class _Training:
         self.bound = Objective(pair, self.structure, plain, size)
         self.step = Step(Gradient(self.objective, kwargs), settings.make_optimizer, settings.clip)
         self.record = record_of(data, part, arguments)
-        self.history = History()
+        self.epochs_done: list[Epoch] = []
         self.steps = 0
         self.kept = self.earlier = pair.snapshot()
         self.best = -math.inf
@@ -204,7 +204,7 @@ class _Training:
                 figures = self._epoch(number)
                 valid = self._validation()
             epoch = self._record(number, time.perf_counter() - begun, figures, valid)
-            self.history = self.history.with_epoch(epoch)
+            self.epochs_done.append(epoch)
             report(epoch)
             if self._keep(number, epoch.valid_elbo):
                 break
@@ -217,7 +217,7 @@ class _Training:
             pair=self.pair,
             structure=self.structure,
             settings=replace(self.settings, batch_size=self.batches.batch_size, epochs=self.epochs),
-            history=self.history,
+            history=History(tuple(self.epochs_done)),
             data=self.record,
             kwargs=self.kwargs,
         )
@@ -310,7 +310,9 @@ class _Training:
             except StoryError as error:
                 where = str(error)
         where = where or (f"parameter {broken[0]!r}" if broken else "a term of the loss")
-        kept = "the last good weights are kept" if len(self.history) else "nothing was learned yet"
+        kept = (
+            "the last good weights are kept" if len(self.epochs_done) else "nothing was learned yet"
+        )
         return FitError(
             f"the loss became {loss} in epoch {number}, step {self.steps + 1}; the first that is "
             f"not finite is {where}: lower learning_rate (now {self.settings.learning_rate:g}), "

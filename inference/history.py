@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any, overload
 
 from ppl_gen.errors import RunError
@@ -68,10 +68,6 @@ class History:
         if isinstance(key, int):
             return self.epochs[key]
         return [getattr(epoch, key) for epoch in self.epochs]
-
-    def with_epoch(self, epoch: Epoch) -> History:
-        """The history with one more epoch."""
-        return replace(self, epochs=(*self.epochs, epoch))
 
     def to_csv(self) -> str:
         """A table with one row an epoch."""

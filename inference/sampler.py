@@ -29,6 +29,8 @@ from ppl_gen.inference.tracing import (
 )
 from ppl_gen.inference.window import Window
 
+MEAN_DRAWS = 500
+
 
 @dataclass
 class Draws:
@@ -149,7 +151,7 @@ class Sampler:
         latents = {n: v for n, v in joined.items() if not sites[n].observed}
         return latents, {n: v for n, v in joined.items() if sites[n].observed}
 
-    def means(self, batch: Batch, draws: int = 200) -> dict[str, Tensor]:
+    def means(self, batch: Batch, draws: int = MEAN_DRAWS) -> dict[str, Tensor]:
         """Posterior means of the local latents, ``(N, *event)`` each.
 
         That of the guide's law where it has one; the mean of some draws where the guide computes
@@ -171,30 +173,35 @@ class Sampler:
             found.update((n, v.mean(0)) for n, v in rest.items() if v.is_floating_point())
         return found
 
-    def codes(self, batch: Batch) -> dict[str, tuple[Tensor | None, Tensor | None]]:
-        """Of each local site of the guide: posterior means, and KL from the prior per dimension.
+    def codes(self, batch: Batch) -> dict[str, Tensor]:
+        """As :meth:`means`, each value flattened: ``(N, dimensions)``."""
+        return {
+            name: mean.movedim(self.window.row_axis(name) - 1, 0).flatten(1)
+            if mean.dim() > 1
+            else mean[:, None]
+            for name, mean in self.means(batch).items()
+        }
 
-        Both have shape ``(N, dimensions)``; None where the law has no mean, or where guide and
-        prior do not factorise over dimensions. The KL is analytic where Pyro has it, else of one
-        draw.
+    def kl(self, batch: Batch) -> dict[str, Tensor]:
+        """KL of guide from prior in each dimension of the local latents, ``(N, dimensions)``.
+
+        Of the sites whose guide and prior factorise over dimensions; analytic where Pyro has it,
+        else of one draw. In nats.
         """
         with torch.no_grad(), pyro.validation_enabled(False):
             guide, model = trace_nodes(self.pair, batch, self.kwargs)
             found = {}
             for name, node in guide.items():
-                if node["is_observed"] or not self.layout.is_local(node):
+                if node["is_observed"] or name not in model or not self.layout.is_local(node):
                     continue
-                mean = self.layout.mean(node, 1)
-                divergence = kl_per_dimension(node, model[name]) if name in model else None
+                divergence = kl_per_dimension(node, model[name])
                 if divergence is not None:
-                    divergence = self.layout.value({**node, "value": divergence}, 1)
-                found[name] = (self._by_row(name, mean), self._by_row(name, divergence))
+                    value = self.layout.value({**node, "value": divergence}, 1)
+                    found[name] = self._by_row(name, value)
         return found
 
-    def _by_row(self, name: str, draws: Tensor | None) -> Tensor | None:
+    def _by_row(self, name: str, draws: Tensor) -> Tensor:
         """One draw of a local site as ``(N, dimensions)``."""
-        if draws is None:
-            return None
         rows = self.window.cut(name, draws).movedim(self.window.row_axis(name), 0)
         return rows.reshape(len(rows), -1)
 

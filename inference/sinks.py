@@ -106,10 +106,10 @@ class _FileSink(Sink):
         self.temporary = self.folder / path.name
 
     def _put_in_place(self) -> None:
-        if self.path.is_dir():
-            shutil.rmtree(self.path)
+        if self.path.is_dir():  # a directory cannot be renamed over another that holds something
+            os.replace(self.path, self.folder / "replaced")
         os.replace(self.temporary, self.path)
-        self.folder.rmdir()
+        shutil.rmtree(self.folder)
 
     def discard(self) -> None:
         """Remove what was written."""

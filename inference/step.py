@@ -73,7 +73,8 @@ class Gradient:
         value = torch.as_tensor(loss[0] if isinstance(loss, tuple) else loss) / size
         unknown = torch.full_like(value, torch.nan)
         gradients = [None if p.grad is None else p.grad / size for p in self.parameters]
-        return Terms(value, -value, unknown), gradients
+        elbo_shown = -value if kl_weight == 1.0 else unknown
+        return Terms(value, elbo_shown, unknown), gradients
 
     _stored: int = -1
 

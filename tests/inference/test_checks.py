@@ -115,6 +115,22 @@ def test_a_collapsed_code_has_no_active_units() -> None:
     assert max(finding.details["KL of z"]) < 0.05
 
 
+def test_a_code_that_ignores_the_data_is_idle_under_an_autoguide_too() -> None:
+    """Its guide computes the code from another draw: one draw varies, the mean does not."""
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(0.0 * z, 1.0).to_event(1), obs=x)
+
+    x = torch.randn(60, 1, generator=torch.Generator().manual_seed(0))
+    run = pg.fit((model, "AutoNormal"), x, epochs=300, learning_rate=0.02, progress=False)
+
+    finding = pg.check(run, x, draws=200)["active units"]
+
+    assert (finding.figure, finding.status) == (0, "fail"), finding
+
+
 def test_the_kl_of_each_dimension_adds_up_to_that_of_the_site() -> None:
     x = linear_data()
     run = pg.fit(VAE((4,), latent=3), x, validation=x, epochs=20, progress=False)
