@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -39,7 +40,19 @@ class Story(Component, ABC):
 
     The plate may have the size of the batch, as here: in mini-batches its terms are weighted up to
     the whole data set, so that global latents and parameters see the right balance.
+
+    Attributes:
+        dims: Names of a site's event dimensions, outermost first, for the tree of draws: ArviZ's
+            ``dims``. Dimensions that are plates already have their names.
+        exchangeable: The dimension, among plates and ``dims``, whose entries can change places
+            without changing the story, as the components of a mixture can. Draws are then
+            relabelled to agree with each other.
+        indices: Discrete sites whose values number entries of that dimension.
     """
+
+    dims: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    exchangeable: ClassVar[str | None] = None
+    indices: ClassVar[tuple[str, ...]] = ()
 
     def start(self, *batch: Any, **named: Any) -> None:
         """Take first weights from the data; :func:`ppl_gen.fit` calls it once, before it begins.
@@ -57,6 +70,57 @@ class Story(Component, ABC):
     @abstractmethod
     def guide(self, *batch: Any, **named: Any) -> Any:
         """The same latent sites, drawn from the approximate posterior."""
+
+
+@runtime_checkable
+class Maximisable(Protocol):
+    """A story whose likelihood is climbed by expectation and maximisation.
+
+    What the E-step finds is a table of sums over rows, so that batches add up to the data set, and
+    a running mean of batches' sums serves as well (Cappe and Moulines 2009,
+    https://arxiv.org/abs/0712.4273).
+    """
+
+    def start(self, *batch: Any) -> None:
+        """First parameters, drawn from torch's generator: another call, another start."""
+
+    def statistics(self, *batch: Any) -> dict[str, Tensor]:
+        """The E-step: expected sufficient statistics under the present parameters.
+
+        Returns:
+            Sums over the rows of the batch, in double precision; among them ``"rows"``, how many
+            rows they are of, shape ``()``, and ``"log_likelihood"``, in nats, shape ``()``.
+        """
+        ...
+
+    def maximise(self, statistics: Mapping[str, Tensor]) -> None:
+        """The M-step: set the parameters to those of highest likelihood given the statistics."""
+
+
+@runtime_checkable
+class OpenEnded(Maximisable, Protocol):
+    """A story that finds out how many components it needs.
+
+    It begins with more than enough. Whenever its likelihood has been climbed, it is scored, and
+    gives the same story with one component less; the one with the lowest score is kept.
+    """
+
+    @property
+    def open_ended(self) -> bool:
+        """Whether the number of components is still to be found."""
+        ...
+
+    def score(self, log_likelihood: float, rows: int) -> float:
+        """The price of the data under this story, in nats: the lower the better."""
+        ...
+
+    def smaller(self) -> Self | None:
+        """The same story without its weakest component; None if it has but one."""
+        ...
+
+    def settled(self) -> Self:
+        """The same story, its number of components fixed at what it is."""
+        ...
 
 
 def observations(x: Tensor, shape: tuple[int, ...]) -> Tensor:
