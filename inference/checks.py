@@ -14,7 +14,15 @@ import torch
 from torch import Tensor
 
 from ppl_gen.data import Dataset, as_part
-from ppl_gen.inference.findings import evidence, gap, grade, joint_khat, khat, settled
+from ppl_gen.inference.findings import (
+    converged,
+    evidence,
+    gap,
+    grade,
+    joint_khat,
+    khat,
+    settled,
+)
 from ppl_gen.inference.passes import MEMORY, evidence_of, joint_evidence_of, plan
 from ppl_gen.inference.sampler import MEAN_DRAWS, Sampler
 from ppl_gen.inference.seeds import seeded
@@ -40,7 +48,8 @@ def check(
     Args:
         run: The fitted story.
         data: Rows to check it on, best ones it has not seen. Of a data set the test part is
-            taken, or the train part if all latents are global, whose posterior belongs to it.
+            taken, or the train part if all latents are global and have a posterior, which belongs
+            to it.
         draws: Draws of the guide a row.
         memory: Bytes that a pass may take.
         seed: Of the draws.
@@ -49,20 +58,26 @@ def check(
         The verdict, which is also kept as ``run.verdict``.
     """
     if isinstance(data, Dataset):
-        data = data.test if any(s.local for s in run.structure.latents) else data.train
+        data = data.test if run.structure.takes_new_rows else data.train
     subject = _Subject(run, data, draws, memory, seed)
     verdict = Verdict(
         findings=(
             *posterior_findings(subject),
             active_units(subject),
             posterior_predictive(subject),
-            settled(run.history),
+            _at_rest(run),
         ),
         data=len(subject.batch[0]) if subject.batch else 0,
         draws=draws,
     )
     run.verdict = verdict
     return verdict
+
+
+def _at_rest(run: Run) -> Finding:
+    if getattr(run.settings, "method", "svi") == "em":
+        return converged(run.history, run.settings.tolerance)
+    return settled(run.history)
 
 
 @dataclass
@@ -93,6 +108,8 @@ def posterior_findings(subject: _Subject) -> list[Finding]:
     run, structure = subject.run, subject.run.structure
     names = ("evidence", "gap", "k-hat")
     local = [s for s in structure.latents if s.local]
+    if structure.latents and not local and structure.takes_new_rows and structure.splits_rows:
+        return _estimated(subject)
     points = [s.name for s in (local or structure.latents) if s.point]
     reason = ""
     if not structure.latents:
@@ -118,6 +135,21 @@ def posterior_findings(subject: _Subject) -> list[Finding]:
     found = evidence_of(run, subject.data, subject.draws, memory=subject.memory, seed=subject.seed)
     named = "predictive density" if structure.has_globals else "evidence"
     return [evidence(found, f"{named} per datum"), gap(found), khat(found)]
+
+
+def _estimated(subject: _Subject) -> list[Finding]:
+    """Where all latents are single values, as parameters are, the likelihood is known exactly."""
+    run = subject.run
+    found = evidence_of(run, subject.data, 1, memory=subject.memory, seed=subject.seed, khat=False)
+    names = ", ".join(repr(site.name) for site in run.structure.latents)
+    reason = (
+        f"The guide gives single values of {names}, as of parameters: there is no posterior of "
+        "them to be near, and what they leave open is not known."
+    )
+    return [
+        evidence(found, "likelihood per datum at the estimates"),
+        *(subject.skipped(name, reason, "not applicable") for name in ("gap", "k-hat")),
+    ]
 
 
 def active_units(subject: _Subject) -> Finding:
@@ -240,11 +272,14 @@ def _statistics(subject: _Subject) -> tuple[dict[str, float], dict[str, Tensor]]
     draws = min(subject.draws, REPLICATES)
     sums: dict[str, Tensor] = {}
     data: dict[str, Tensor] = {}
+    holes = False
     with run.pair.active(), seeded(subject.seed):
         sampler = Sampler(run.pair, run.structure, run.kwargs)
         rows, together = plan(sampler, subject.batch, draws, subject.memory, predict=True)
         for name, value in sampler.observed(subject.batch).items():
-            data[name] = value.flatten().double().cpu()
+            flat = value.flatten().double().cpu()
+            data[name] = flat[~flat.isnan()]
+            holes = holes or len(data[name]) < len(flat)
         with sampler.window.showing(
             subject.batch, next(sampler.window.slices(subject.batch, rows))
         ) as first:
@@ -255,7 +290,10 @@ def _statistics(subject: _Subject) -> tuple[dict[str, float], dict[str, Tensor]]
                 held = {n: v[start:stop] for n, v in fixed.items()}
                 with sampler.window.showing(subject.batch, part) as batch:
                     drawn = sampler.draw(batch, stop - start, held, predict=True).predicted
+                    given = sampler.observed(batch) if holes else {}
                 for name, value in drawn.items():
+                    if holes:  # what was not observed has nothing to be compared with
+                        value = value[:, ~given[name].isnan()]
                     flat = value.reshape(len(value), -1).double().cpu()
                     both = torch.stack([flat.sum(1), flat.square().sum(1)])
                     total = sums.setdefault(name, torch.zeros(2, draws, dtype=torch.float64))

@@ -160,6 +160,7 @@ def load(
             int(record["data"]["rows"]),
             tuple((tuple(shape), str(dtype)) for shape, dtype in record["data"]["columns"]),
             record["data"]["source"],
+            _names(record["data"].get("column_names")),
         )
         settings = Settings(**record["settings"])
         structure = _read_structure(record["structure"])
@@ -178,6 +179,10 @@ def load(
     if VERDICT in files:
         run.verdict = Verdict.from_json(files[VERDICT].decode())
     return run
+
+
+def _names(recorded: Any) -> tuple[str, ...] | None:
+    return None if recorded is None else tuple(map(str, recorded))
 
 
 def _take_over(

@@ -20,6 +20,11 @@ def evidence(found: Evidence, named: str) -> Finding:
     Reference:
         Burda et al. (2016), section 3, https://arxiv.org/abs/1509.00519
     """
+    if found.draws == 1:  # nothing is drawn where every latent is a single value
+        sentence = f"The log {named} is {found.mean:.2f} nats, without error."
+        good = "finite"
+        status: Status = "pass" if math.isfinite(found.mean) else "fail"
+        return Finding("evidence", found.mean, "nats", good, status, sentence, "", "")
     believed = not (found.khat > khat_threshold(found.draws)).double().mean() > 0.2
     exact = found.mean_error <= 0.1 and believed
     return Finding(
@@ -174,6 +179,34 @@ def settled(history: History) -> Finding:
         "Fit for more epochs." if rising else "",
         "",
         {"noise": [noise]},
+    )
+
+
+def converged(history: History, tolerance: float) -> Finding:
+    """Whether the likelihood had stopped rising when EM ended, in nats per datum.
+
+    It passes if the last rise was below the tolerance that EM was asked for. That it has come to
+    rest does not say that there is no higher maximum elsewhere: more restarts look for one.
+
+    Reference:
+        Dempster et al. (1977), https://doi.org/10.1111/j.2517-6161.1977.tb01600.x
+    """
+    elbo = history["elbo"]
+    if len(elbo) < 2:
+        reason = f"Needs at least 2 iterations, got {len(elbo)}."
+        return Finding("settled", math.nan, "", "", "skipped", reason, "Raise epochs.", "")
+    rise = elbo[-1] - elbo[-2]
+    settled = rise <= tolerance
+    return Finding(
+        "settled",
+        rise,
+        "nats",
+        f"at most {tolerance:g} nats",
+        "pass" if settled else "warn",
+        f"In the last of {len(elbo)} iterations the log-likelihood rose by {rise:.2g} nats per "
+        "datum.",
+        "" if settled else "Raise epochs: EM was stopped before it had come to rest.",
+        "Dempster et al. 1977",
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from pyro.distributions import Independent
+from pyro.distributions import ExpandedDistribution, Independent, MaskedDistribution
 from torch import Tensor
 from torch.distributions import kl_divergence
 
@@ -101,6 +101,19 @@ def log_prob(node: Node) -> Tensor:
     if isinstance(mask, bool):
         return term if mask else torch.zeros_like(term)
     return torch.where(mask, term, torch.zeros_like(term))
+
+
+def element_mask(law: Any) -> Tensor | None:
+    """Which elements of a value count in its log-density, where a law has a mask inside its event.
+
+    Returns:
+        Booleans that broadcast against a value; None if all elements count.
+    """
+    while isinstance(law, Independent | ExpandedDistribution):
+        law = law.base_dist
+    if not isinstance(law, MaskedDistribution) or not isinstance(law._mask, Tensor):
+        return None
+    return law._mask.reshape(law._mask.shape + (1,) * len(law.event_shape))
 
 
 def kl_per_dimension(guide: Node, model: Node) -> Tensor | None:

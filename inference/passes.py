@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyro
 import torch
 from pyro import poutine
@@ -12,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ppl_gen.errors import StoryError
+from ppl_gen.errors import DataError, StoryError
 from ppl_gen.inference.evidence import Evidence, log_evidence
 from ppl_gen.inference.sampler import Sampler
 from ppl_gen.inference.seeds import seeded
@@ -131,6 +133,107 @@ def encode(run: Run, x: Any) -> dict[str, Tensor]:
     batch = run.batch(x)
     with run.pair.active(), seeded(run.settings.seed):
         return Sampler(run.pair, run.structure, run.kwargs).means(batch)
+
+
+def redraw(run: Run, x: Any, conditions: Any) -> Tensor:
+    """Each row's code decoded under other conditions; see :meth:`ppl_gen.Run.redraw`."""
+    batch = run.batch(x)
+    if len(batch) < 2:
+        raise StoryError(
+            "redraw needs a story with a condition: its programs take the observations and, "
+            "second, what each is conditioned on, as those of CVAE and M2 do"
+        )
+    own = batch[1]
+    if not isinstance(conditions, Tensor):
+        conditions = torch.as_tensor(np.asarray(conditions))
+    if conditions.shape[1:] != own.shape[1:] or not conditions.dim():
+        shape = ", ".join(["C", *map(str, own.shape[1:])])
+        raise DataError(
+            f"conditions must have shape ({shape}), one row a condition, got "
+            f"{tuple(conditions.shape)}"
+        )
+    site = _observation(run)
+    latents = encode(run, x)
+    drawn = []
+    for condition in conditions.to(own):
+        asked = condition.expand_as(own)
+        found = decode(run, latents, (batch[0], asked, *batch[2:]))
+        if site not in found:
+            raise StoryError(f"redraw needs a mean of {site!r} to show, which its law has not")
+        drawn.append(found[site])
+    return torch.stack(drawn, 1)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """Images of which a part was seen, completed many times.
+
+    Attributes:
+        draws: Completions, ``(S, N, *shape)``: what the story expects at each draw of the code,
+            beside what was seen, which is as it was given.
+        seen: Where the given values stand, booleans ``(N, *shape)``.
+    """
+
+    draws: Tensor
+    seen: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean completion of each image, ``(N, *shape)``."""
+        return self.draws.mean(0)
+
+    @property
+    def spread(self) -> Tensor:
+        """Standard deviation of the completions at each element, ``(N, *shape)``; 0 where seen."""
+        return self.draws.std(0, correction=0)
+
+
+def complete(
+    run: Run, seen: Any, mask: Any, draws: int = 100, *, memory: int = MEMORY, seed: int = 0
+) -> Completion:
+    """Complete what was seen of each row; see :meth:`ppl_gen.Run.complete`."""
+    if draws < 1:
+        raise DataError(f"draws must be at least 1, got {draws}")
+    columns = run.data.columns
+    if len(columns) < 2 or columns[1][0] != columns[0][0]:
+        raise StoryError(
+            "complete needs a story that is conditioned on the seen part of an observation, such "
+            "as CVAE(shape, condition='seen'): its programs take the observations and a mask"
+        )
+    x, given = (torch.as_tensor(np.asarray(v) if not isinstance(v, Tensor) else v)
+                for v in (seen, mask))  # fmt: skip
+    if given.shape == columns[0][0]:
+        given = given.expand_as(x)
+    if given.shape != x.shape:
+        raise DataError(
+            f"mask must have the shape of what is seen, {tuple(x.shape)}, or of one observation, "
+            f"got {tuple(given.shape)}"
+        )
+    given = given.bool()
+    batch = run.batch((torch.where(given, x, torch.zeros_like(x)), given))
+    x, given, site = batch[0], batch[1].bool(), _observation(run)
+    parts = []
+    with run.pair.active(), seeded(seed):
+        sampler = Sampler(run.pair, run.structure, run.kwargs)
+        rows, together = plan(sampler, batch, draws, memory, predict=True)
+        for part in sampler.window.slices(batch, rows):
+            drawn = []
+            for start in range(0, draws, together):
+                with sampler.window.showing(batch, part) as shown:
+                    count = min(draws - start, together)
+                    drawn.append(sampler.draw_prior(shown, count, expected=True)[1][site])
+            parts.append(torch.cat(drawn))
+    expected = torch.cat(parts, 1)
+    if expected.isnan().any():
+        raise StoryError(f"complete needs a mean of {site!r} to show, which its law has not")
+    return Completion(torch.where(given, x.to(expected), expected), given)
+
+
+def _observation(run: Run) -> str:
+    site = run.structure.observation
+    if site is None:
+        raise StoryError("the story observes nothing inside a plate over the data")
+    return site.name
 
 
 def decode(run: Run, latents: Mapping[str, Tensor], data: Any = None) -> dict[str, Tensor]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from xarray import DataTree
 
     from ppl_gen.inference.evidence import Evidence
+    from ppl_gen.inference.passes import Completion
     from ppl_gen.inference.verdict import Verdict
 
 
@@ -39,12 +40,14 @@ class DataRecord:
         rows: How many there were.
         columns: Shape of a row and dtype of each column that the programs take.
         source: Arguments with which :func:`ppl_gen.data.load` gives the data again, if known.
+        column_names: What the entries of an observation are called, if the data say so.
     """
 
     fingerprint: str | None
     rows: int
     columns: tuple[tuple[tuple[int, ...], str], ...]
     source: Mapping[str, Any] | None = None
+    column_names: tuple[str, ...] | None = None
 
     def blank(self, rows: int, device: torch.device) -> Batch:
         """A batch of zeros of the same form."""
@@ -62,7 +65,14 @@ def record_of(data: Any, part: Part | None, arguments: int) -> DataRecord:
         (tuple(c.shape[1:]), str(c.dtype).removeprefix("torch.")) for c in part.columns[:arguments]
     )
     source = data.source if isinstance(data, Dataset) else None
-    return DataRecord(part.fingerprint, len(part), columns, source)
+    return DataRecord(part.fingerprint, len(part), columns, source, _column_names(data))
+
+
+def _column_names(data: Any) -> tuple[str, ...] | None:
+    if isinstance(data, Dataset):
+        return data.column_names
+    names = getattr(data, "columns", None)  # of a table of pandas
+    return None if names is None or isinstance(data, Part) else tuple(map(str, names))
 
 
 def versions() -> dict[str, str]:
@@ -229,6 +239,45 @@ class Run:
         from ppl_gen.inference.passes import decode
 
         return decode(self, latents, data)
+
+    def redraw(self, x: Any, conditions: Any) -> Tensor:
+        """What each row would be under other conditions: its code kept, the condition changed.
+
+        The code is the mean of its posterior, given the row and its own condition::
+
+            run.redraw((images, labels), range(10))  # every image as each of ten digits
+
+        Args:
+            x: Rows with their own conditions: a part, or a tuple of columns.
+            conditions: What to put in place of the second column, ``(C, *condition)``.
+
+        Returns:
+            Expected observations, ``(N, C, *shape)``.
+
+        Raises:
+            StoryError: If the story takes no condition.
+            DataError: If the conditions have another shape than those of the rows.
+        """
+        from ppl_gen.inference.passes import redraw
+
+        return redraw(self, x, conditions)
+
+    def complete(self, seen: Any, mask: Any, draws: int = 100, **options: Any) -> Completion:
+        """Complete observations of which a part was seen, many times.
+
+        Args:
+            seen: Observations, ``(N, *shape)``; what they hold where they were not seen is ignored.
+            mask: Where they were seen: booleans, ``(N, *shape)``, or ``shape`` for all alike.
+            draws: Draws of the code, each giving one completion.
+            **options: ``seed`` (of the draws, 0), ``memory`` (bytes a pass may take).
+
+        Raises:
+            StoryError: If the story is not conditioned on the seen part of an observation.
+            DataError: If the mask has another shape.
+        """
+        from ppl_gen.inference.passes import complete
+
+        return complete(self, seen, mask, draws, **options)
 
     def save(self, path: str | Path, overwrite: bool = False) -> Path:
         """Write the run to a directory; see :func:`ppl_gen.load`.

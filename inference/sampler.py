@@ -15,7 +15,7 @@ from pyro.infer.discrete import _sample_posterior_from_trace
 from torch import Tensor
 
 from ppl_gen.errors import StoryError
-from ppl_gen.inference.layout import DRAWS, Layout, kl_per_dimension, log_prob
+from ppl_gen.inference.layout import DRAWS, Layout, element_mask, kl_per_dimension, log_prob
 from ppl_gen.inference.marginal import summed_out
 from ppl_gen.inference.pair import Pair
 from ppl_gen.inference.structure import Structure
@@ -132,8 +132,17 @@ class Sampler:
                 )
             return {n: torch.cat([f[n] for f in found]) for n in found[0]}
 
-    def draw_prior(self, batch: Batch, draws: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Draws of latents and of observations from the model, ``(S, *plates, *event)`` each."""
+    def draw_prior(
+        self, batch: Batch, draws: int, expected: bool = False
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Draws of latents and of observations from the model, ``(S, *plates, *event)`` each.
+
+        Args:
+            batch: Rows for what the model conditions on.
+            draws: How many draws of each.
+            expected: Whether to give what the laws of the observations expect in place of draws;
+                NaN where a law has no mean.
+        """
         with torch.no_grad(), pyro.validation_enabled(False):
             if self.at_once is None:
                 self.at_once = self._bears_plate(batch)
@@ -146,7 +155,7 @@ class Sampler:
                 self._complete(parts[-1])
         each = draws if self.at_once else 1
         sites = self.structure.sites
-        values = [{n: self.layout.value(p[n], each) for n in p if n in sites} for p in parts]
+        values = [{n: self._drawn(p[n], each, expected) for n in p if n in sites} for p in parts]
         joined = {n: self.window.cut(n, torch.cat([v[n] for v in values])) for n in values[0]}
         latents = {n: v for n, v in joined.items() if not sites[n].observed}
         return latents, {n: v for n, v in joined.items() if sites[n].observed}
@@ -332,7 +341,23 @@ class Sampler:
         with blame("model"):
             drawn = poutine.trace(self._plated(again, draws)).get_trace(*batch, **self.kwargs)
         nodes = sample_sites(drawn)
-        return {s.name: self.layout.value(nodes[s.name], draws) for s in self.structure.observed}
+        return {s.name: self._drawn(nodes[s.name], draws) for s in self.structure.observed}
+
+    def _drawn(self, node: dict[str, Any], draws: int, expected: bool = False) -> Tensor:
+        """A site's draws. Elements that its law masks, and so says nothing of, are as observed."""
+        value = self.layout.value(node, draws)
+        observed = node["infer"].get("was_observed")
+        if expected and observed:
+            mean = self.layout.mean(node, draws)
+            value = torch.full_like(value, torch.nan) if mean is None else mean
+        mask = element_mask(node["fn"]) if observed else None
+        if mask is None:
+            return value
+        masked = {**node, "value": mask.expand_as(node["value"])}
+        given = {**node, "value": node["infer"]["obs"].expand_as(node["value"])}
+        return torch.where(
+            self.layout.value(masked, draws), value, self.layout.value(given, draws).to(value)
+        )
 
     def _complete(self, model: Nodes) -> None:
         missing = next((name for name in self.structure.sites if name not in model), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -86,6 +87,20 @@ class Structure:
     def observed(self) -> list[Site]:
         """The sites that the data are bound to."""
         return [site for site in self.sites.values() if site.observed]
+
+    @property
+    def observation(self) -> Site | None:
+        """The observed site that a datum is known by: of those inside a data plate the largest."""
+        local = [site for site in self.observed if site.local]
+        return max(local, key=lambda site: math.prod(site.event_shape), default=None)
+
+    @property
+    def takes_new_rows(self) -> bool:
+        """Whether what is known of the latents serves other rows than those of the fit.
+
+        It does where each datum has its own, or where all are single values, as parameters are.
+        """
+        return any(s.local for s in self.latents) or all(s.point for s in self.latents)
 
     @property
     def has_globals(self) -> bool:

@@ -35,6 +35,8 @@ class Source:
         standardise: Bring every entry of real observations to mean 0 and standard deviation 1.
         target: The column of a table that holds labels; it is taken out of the observations.
         support: What the values are; by default inferred from them.
+        missing: What to do where a file has no value: refuse, or keep it for a story that takes
+            missing values.
         download: Let torchvision fetch an image data set that is missing.
     """
 
@@ -46,6 +48,7 @@ class Source:
     support: Annotated[
         Literal["binary", "unit-interval", "real", "counts", "categories"] | None, Unset
     ] = None
+    missing: Literal["refuse", "keep"] = "refuse"
     download: bool = False
 
     def load(self) -> Dataset | None:
@@ -63,6 +66,7 @@ class Source:
             standardise=self.standardise,
             target=self.target,
             download=self.download,
+            missing=self.missing,
             support=None if self.support is None else self.support.replace("-", " "),
         )
 
@@ -161,9 +165,8 @@ Input = Annotated[Fitted, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="input")
 
 def natural_part(run: Run) -> str:
     """``"test"`` where the guide takes any rows, ``"train"`` where it belongs to those fitted."""
-    local = any(site.local for site in run.structure.latents)
     bound = run.structure.keeps_rows or run.structure.subsamples
-    return "test" if local and not bound else "train"
+    return "test" if run.structure.takes_new_rows and not bound else "train"
 
 
 def load_recorded(record: Mapping[str, Any]) -> Dataset | None:

@@ -16,7 +16,7 @@ PARTS = ("train", "valid", "test")
 REMEDY = "store observations as 'x' and labels as 'y', or parts as 'x_train', 'x_valid', 'x_test'"
 
 
-def read_arrays(path: Path) -> dict[str, Observations]:
+def read_arrays(path: Path, missing: bool = False) -> dict[str, Observations]:
     """Read the arrays of one file.
 
     An .npz file, or a dictionary in a .pt file, holds ``x`` and perhaps ``y``, or ``train``,
@@ -25,6 +25,7 @@ def read_arrays(path: Path) -> dict[str, Observations]:
 
     Args:
         path: A file that ends in .npy, .npz or .pt.
+        missing: Whether observations may be NaN, for a value that is missing.
 
     Returns:
         Observations under "train", "test" and perhaps "valid", or all of them under "all".
@@ -46,7 +47,7 @@ def read_arrays(path: Path) -> dict[str, Observations]:
     observations = {}
     for part, (x, _) in layout.items():
         what = repr(path.name) if len(held) == 1 else f"{x!r} of {path.name!r}"
-        rows, y = checked_observations(held[x], what), coded.get(part)
+        rows, y = checked_observations(held[x], what, missing), coded.get(part)
         if y is not None and len(y) != len(rows):
             raise DataError(f"{what} has {len(rows)} rows but {len(y)} labels")
         observations[part] = Observations(rows, y, names)

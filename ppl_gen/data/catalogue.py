@@ -38,6 +38,7 @@ def load(
     seed: int = 0,
     size: int | None = None,
     support: str | None = None,
+    missing: str = "refuse",
 ) -> Dataset:
     """Load a data set by its name, or a file or folder by its path.
 
@@ -62,6 +63,8 @@ def load(
         support: What the values are: "binary", "unit interval", "real", "counts" or "categories".
             It is inferred from a user's values unless told
             (see ``ppl_gen.data.support.inferred_support``), and checked against them.
+        missing: What to do where a file has no value: "refuse" it, or "keep" it as NaN, for a
+            story that takes NaN, such as ``GMM(..., missing="integrate")``.
 
     Returns:
         The data set. Observations are float32, or long where the support is "categories".
@@ -76,6 +79,8 @@ def load(
     if size is not None and name not in synthetic.LINES:
         drawn = ", ".join(synthetic.LINES)
         raise DataError(f"size applies to drawn data only ({drawn}), not to {str(name_or_path)!r}")
+    if missing not in ("refuse", "keep"):
+        raise DataError(f"missing must be 'refuse' or 'keep', got {missing!r}")
     if target is not None and name is not None:
         raise DataError(f"target names a column of a table, which {name!r} is not")
     if name in embedded.LINES:
@@ -85,7 +90,7 @@ def load(
     elif name in vision.LINES:
         data = vision.load_vision(name, root, download)
     else:
-        data = load_file(_path(name_or_path), target, wanted, seed)
+        data = load_file(_path(name_or_path), target, wanted, seed, missing == "keep")
     if wanted is not None:
         data = _supported(data, wanted)
     if binarise is not None:
@@ -102,6 +107,7 @@ def load(
         "seed": seed,
         "size": size,
         "support": support,
+        "missing": missing,
     }
     return replace(data, source=source)
 

@@ -157,6 +157,7 @@ class Dataset:
         test: What is reported on.
         categories: How many categories there are, for ``Support.CATEGORIES`` only.
         label_names: What the classes are called, class 0 first.
+        column_names: What the columns of a table are called.
         source: JSON-able arguments with which ``load`` gives the same data again.
 
     Raises:
@@ -170,6 +171,7 @@ class Dataset:
     test: Part
     categories: int | None = None
     label_names: tuple[str, ...] | None = None
+    column_names: tuple[str, ...] | None = None
     source: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

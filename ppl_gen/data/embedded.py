@@ -34,4 +34,5 @@ def load_embedded(name: str, seed: int) -> Dataset:
     whole = Part((x, torch.from_numpy(bunch.target).long()))
     train, valid, test = shuffled_parts(whole, seeded(seed), name)
     label_names = tuple(str(label) for label in bunch.target_names)
-    return Dataset(name, support, train, valid, test, label_names=label_names)
+    columns = None if x.ndim > 2 else tuple(str(column) for column in bunch.feature_names)
+    return Dataset(name, support, train, valid, test, label_names=label_names, column_names=columns)

@@ -20,7 +20,9 @@ ARRAYS = (".npy", ".npz", ".pt")
 TABLES = {".csv": read_csv, ".parquet": read_parquet}
 
 
-def load_file(path: Path, target: str | None, support: Support | None, seed: int) -> Dataset:
+def load_file(
+    path: Path, target: str | None, support: Support | None, seed: int, missing: bool = False
+) -> Dataset:
     """Load a user's own data.
 
     A file that names its parts keeps them; without a valid part, the last sixth of train is held
@@ -32,12 +34,13 @@ def load_file(path: Path, target: str | None, support: Support | None, seed: int
         target: The column of labels, for tables only.
         support: What the values are, inferred from them unless told.
         seed: The seed of the division.
+        missing: Whether values may be missing, which are then NaN, and the support real.
 
     Raises:
         DataError: If the path does not exist, or its content cannot be used.
     """
     try:
-        pieces = _read(path, target)
+        pieces = _read(path, target, missing)
     except OSError as error:
         raise DataError(f"{str(path)!r} cannot be read: {cause(error)}") from error
     scale = _is_picture(pieces, support)
@@ -49,13 +52,23 @@ def load_file(path: Path, target: str | None, support: Support | None, seed: int
     else:
         train, valid = last_sixth(parts["train"], path.name)
         test = parts["test"]
-    names = next(iter(pieces.values())).label_names
-    data = Dataset(path.name, Support.REAL, train, valid, test, label_names=names)
+    first = next(iter(pieces.values()))
+    data = Dataset(
+        path.name,
+        Support.REAL,
+        train,
+        valid,
+        test,
+        label_names=first.label_names,
+        column_names=first.column_names,
+    )
     values = torch.cat([part.x for part in data.parts])
+    if values.isnan().any():
+        return data
     return replace(data, support=support or inferred_support(values))
 
 
-def _read(path: Path, target: str | None) -> Mapping[str, Observations]:
+def _read(path: Path, target: str | None, missing: bool) -> Mapping[str, Observations]:
     kind = path.suffix.lower()
     if not os.path.exists(path):
         raise DataError(f"there is no file or folder {str(path)!r}; check the path")
@@ -72,7 +85,9 @@ def _read(path: Path, target: str | None) -> Mapping[str, Observations]:
         )
     if path.stat().st_size == 0:
         raise DataError(f"{path.name!r} is empty; give a file with at least 3 rows")
-    return {"all": TABLES[kind](path, target)} if kind in TABLES else read_arrays(path)
+    if kind in TABLES:
+        return {"all": TABLES[kind](path, target, missing)}
+    return read_arrays(path, missing)
 
 
 def _is_picture(pieces: Mapping[str, Observations], support: Support | None) -> bool:

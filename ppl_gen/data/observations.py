@@ -13,14 +13,17 @@ class Observations(NamedTuple):
     """Rows as they were read, before scaling and division.
 
     Args:
-        x: Finite numbers: uint8, int64 or float32, shape ``(N, *shape)`` with at least two axes.
+        x: Finite numbers: uint8, int64 or float32, shape ``(N, *shape)`` with at least two axes;
+            NaN where a value is missing, if that was allowed.
         y: Labels, shape ``(N,)``: long for classes, float32 for a continuous truth.
         label_names: What the classes are called, class 0 first.
+        column_names: What the columns of a table are called.
     """
 
     x: Tensor
     y: Tensor | None = None
     label_names: tuple[str, ...] | None = None
+    column_names: tuple[str, ...] | None = None
 
 
 def cause(error: BaseException) -> str:
@@ -64,19 +67,20 @@ def tensor_of(values: Any, what: str) -> Tensor:
         return torch.from_numpy(np.asarray(values, dtype=wanted, order="C"))
 
 
-def checked_observations(values: Any, what: str) -> Tensor:
+def checked_observations(values: Any, what: str, missing: bool = False) -> Tensor:
     """Bring observations to one of three types and refuse what no story can take.
 
     Args:
         values: A NumPy array or a tensor, shape ``(N, *shape)``; ``(N,)`` becomes ``(N, 1)``.
         what: The values, as the sentence should call them.
+        missing: Whether NaN is allowed, for a value that is missing.
 
     Returns:
         uint8, int64 or float32, shape ``(N, *shape)``.
 
     Raises:
-        DataError: If the values are no real numbers, there are none, or one is NaN or, as float32,
-            infinite.
+        DataError: If the values are no real numbers, there are none, or one is NaN (unless that is
+            allowed) or, as float32, infinite.
     """
     x = tensor_of(values, what).detach().to_dense()
     if x.is_complex():
@@ -89,11 +93,12 @@ def checked_observations(values: Any, what: str) -> Tensor:
         x = x.float()
     elif x.dtype is not torch.uint8:
         x = x.long()
-    wrong = ~x.isfinite()
+    wrong = x.isinf() if missing else ~x.isfinite()
     if wrong.any():
         first = wrong.nonzero()[0].tolist()
+        how = "infinite" if missing else "NaN or infinite"
         raise DataError(
-            f"{what} holds {int(wrong.sum())} values that are NaN or infinite, the first at "
+            f"{what} holds {int(wrong.sum())} values that are {how}, the first at "
             f"{first}; remove or replace them"
         )
     return x

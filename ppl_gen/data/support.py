@@ -70,7 +70,7 @@ def inferred_support(x: Tensor) -> Support:
 
 
 def check_support(tensors: Sequence[Tensor], support: Support, name: str) -> None:
-    """Refuse a support that the values contradict.
+    """Refuse a support that the values contradict; those that are missing (NaN) do not.
 
     Args:
         tensors: The observations of each part, shape ``(N, *shape)`` each.
@@ -80,7 +80,7 @@ def check_support(tensors: Sequence[Tensor], support: Support, name: str) -> Non
     Raises:
         DataError: If any value lies outside, with how many do and the first of them.
     """
-    outside = torch.cat([x[~support.contains(x)] for x in tensors])
+    outside = torch.cat([x[~(support.contains(x) | x.isnan())] for x in tensors])
     if len(outside):
         total = sum(x.numel() for x in tensors)
         raise DataError(

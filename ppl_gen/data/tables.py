@@ -13,7 +13,7 @@ from ppl_gen.data.observations import Observations, cause
 from ppl_gen.errors import DataError
 
 
-def read_csv(path: Path, target: str | None) -> Observations:
+def read_csv(path: Path, target: str | None, missing: bool = False) -> Observations:
     """Read comma-separated UTF-8 text.
 
     A first line made of numbers only is data; the columns are then called "0", "1" and so on. Any
@@ -22,6 +22,7 @@ def read_csv(path: Path, target: str | None) -> Observations:
     Args:
         path: The file.
         target: The column of labels, if there is one.
+        missing: Whether cells may be missing.
 
     Raises:
         DataError: If the file is no such text, its lines have unequal numbers of cells, or its
@@ -44,7 +45,7 @@ def read_csv(path: Path, target: str | None) -> Observations:
             f"{path.name!r} cannot be read as a table: {cause(error)}; "
             "every line must have equally many cells, divided by commas"
         ) from error
-    return observations_of(frame, target, repr(path.name))
+    return observations_of(frame, target, repr(path.name), missing)
 
 
 def _first_line_names_columns(path: Path) -> bool:
@@ -64,12 +65,13 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def read_parquet(path: Path, target: str | None) -> Observations:
+def read_parquet(path: Path, target: str | None, missing: bool = False) -> Observations:
     """Read a Parquet file.
 
     Args:
         path: The file.
         target: The column of labels, if there is one.
+        missing: Whether cells may be missing.
 
     Raises:
         DataError: If the file is damaged, or its cells do not suit (see ``observations_of``).
@@ -80,10 +82,12 @@ def read_parquet(path: Path, target: str | None) -> Observations:
         frame = pd.read_parquet(path, engine="pyarrow")
     except (OSError, ValueError, NotImplementedError) as error:
         raise DataError(f"{path.name!r} is no readable Parquet file: {cause(error)}") from error
-    return observations_of(frame, target, repr(path.name))
+    return observations_of(frame, target, repr(path.name), missing)
 
 
-def observations_of(frame: Any, target: str | None, what: str) -> Observations:
+def observations_of(
+    frame: Any, target: str | None, what: str, missing: bool = False
+) -> Observations:
     """Take the numbers of a pandas frame.
 
     Args:
@@ -91,13 +95,14 @@ def observations_of(frame: Any, target: str | None, what: str) -> Observations:
         target: The column of labels, if there is one. Text is coded in sorted order; integers and
             booleans become long, floats float32.
         what: The frame, as the sentence should call it.
+        missing: Whether cells may be missing, which are then NaN.
 
     Returns:
         Float32, shape ``(N, C)``, with labels, shape ``(N,)``, if there is a target.
 
     Raises:
-        DataError: If there are no rows or columns, no such target, or a cell is text, missing,
-            NaN, or infinite as float32; every column at fault is named.
+        DataError: If there are no rows or columns, no such target, or a cell is text, missing or
+            NaN (unless that is allowed), or infinite as float32; every column at fault is named.
     """
     import numpy as np
 
@@ -114,21 +119,28 @@ def observations_of(frame: Any, target: str | None, what: str) -> Observations:
     columns, texts, faults = [], [], []
     for i, name in enumerate(frame.columns):
         numbers, text_cells = _numbers(frame.iloc[:, i])
-        other_cells = int((~np.isfinite(numbers)).sum()) - text_cells
+        if missing:
+            other_cells = int(np.isinf(numbers).sum())
+        else:
+            other_cells = int((~np.isfinite(numbers)).sum()) - text_cells
         if text_cells:
             texts.append(name)
             faults.append(f"{name!r} holds {_cells(text_cells)} of text")
         if other_cells:
-            faults.append(f"{name!r} holds {_cells(other_cells)} missing or infinite")
+            how = "infinite" if missing else "missing or infinite"
+            faults.append(f"{name!r} holds {_cells(other_cells)} {how}")
         columns.append(numbers)
     if faults:
-        remedy = "fill them or drop their rows"
+        remedy = "fill them or drop their rows" + (
+            "" if missing else ", or keep them with missing='keep' for a story that takes them"
+        )
         if texts:
             remedy = f"take a column of text as labels with target={texts[0]!r}, or drop it"
         raise DataError(
             f"every column of {what} must hold finite numbers, but {', '.join(faults)}; {remedy}"
         )
-    return Observations(torch.from_numpy(np.stack(columns, axis=1)), y, label_names)
+    rows = torch.from_numpy(np.stack(columns, axis=1))
+    return Observations(rows, y, label_names, tuple(frame.columns))
 
 
 def _cells(count: int) -> str:

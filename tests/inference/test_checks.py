@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import ppl_gen as pg
-from ppl_gen.inference.findings import settled
+from ppl_gen.inference.findings import converged, settled
 from ppl_gen.inference.history import Epoch, History
 from ppl_gen.inference.verdict import Finding, Verdict
 from ppl_gen.models import PPCA, VAE, AutoEncoder
@@ -249,3 +249,38 @@ def test_a_verdict_prints_what_to_do() -> None:
     assert "3 nats" in text
     with pytest.raises(KeyError, match="there is no check 'k-hat'"):
         Verdict((finding,), 10, 100)["k-hat"]
+
+
+def point_mean(x: Tensor) -> None:
+    """Rows of unknown mean, with a prior of it."""
+    loc = pyro.sample("loc", dist.Normal(0.0, 10.0))
+    with pyro.plate("observations", len(x)):
+        pyro.sample("x", dist.Normal(loc, 1.0), obs=x)
+
+
+def test_where_all_latents_are_points_the_likelihood_is_exact_and_no_posterior_is_claimed() -> None:
+    x = 3 + torch.randn(400, generator=torch.Generator().manual_seed(0))
+    run = pg.fit((point_mean, "AutoDelta"), x, epochs=300, learning_rate=0.05, progress=False)
+    new = torch.tensor([2.0, 3.0, 4.0])
+
+    verdict = pg.check(run, new)
+
+    loc = run.parameters()["AutoDelta.loc"].item()
+    assert verdict["evidence"].figure == pytest.approx(
+        torch.distributions.Normal(loc, 1.0).log_prob(new).mean().item(), abs=1e-5
+    )
+    assert verdict["evidence"].status == "pass"
+    assert verdict["gap"].status == verdict["k-hat"].status == "not applicable"
+    assert "single values of 'loc'" in verdict["gap"].meaning
+
+
+def test_em_is_at_rest_when_its_last_rise_is_within_the_tolerance() -> None:
+    def climbed(*elbo: float) -> History:
+        nan = math.nan
+        return History(
+            tuple(Epoch(i, i, 0.0, nan, 1.0, e, nan, nan, nan) for i, e in enumerate(elbo, 1))
+        )
+
+    assert converged(climbed(-3.0, -2.0, -2.0 + 1e-9), 1e-6).status == "pass"
+    assert converged(climbed(-3.0, -2.0), 1e-6).status == "warn"
+    assert converged(climbed(-3.0), 1e-6).status == "skipped"
