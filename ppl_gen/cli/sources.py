@@ -37,6 +37,7 @@ class Source:
         support: What the values are; by default inferred from them.
         missing: What to do where a file has no value: refuse, or keep it for a story that takes
             missing values.
+        labelled: How many labels of the train part to keep; the others count as unknown.
         download: Let torchvision fetch an image data set that is missing.
     """
 
@@ -49,6 +50,7 @@ class Source:
         Literal["binary", "unit-interval", "real", "counts", "categories"] | None, Unset
     ] = None
     missing: Literal["refuse", "keep"] = "refuse"
+    labelled: Annotated[int | None, Unset] = None
     download: bool = False
 
     def load(self) -> Dataset | None:
@@ -67,6 +69,7 @@ class Source:
             target=self.target,
             download=self.download,
             missing=self.missing,
+            labelled=self.labelled,
             support=None if self.support is None else self.support.replace("-", " "),
         )
 

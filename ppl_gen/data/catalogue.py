@@ -12,6 +12,7 @@ from ppl_gen.data import embedded, synthetic, vision
 from ppl_gen.data.binarise import binarised
 from ppl_gen.data.dataset import Dataset, Part, seeded
 from ppl_gen.data.files import load_file
+from ppl_gen.data.labels import partly_labelled
 from ppl_gen.data.standardise import standardised
 from ppl_gen.data.support import Support, check_support
 from ppl_gen.errors import DataError
@@ -39,6 +40,7 @@ def load(
     size: int | None = None,
     support: str | None = None,
     missing: str = "refuse",
+    labelled: int | None = None,
 ) -> Dataset:
     """Load a data set by its name, or a file or folder by its path.
 
@@ -64,7 +66,10 @@ def load(
             It is inferred from a user's values unless told
             (see ``ppl_gen.data.support.inferred_support``), and checked against them.
         missing: What to do where a file has no value: "refuse" it, or "keep" it as NaN, for a
-            story that takes NaN, such as ``GMM(..., missing="integrate")``.
+            story that takes NaN, such as ``GMM(..., missing="integrate")``; class labels are then
+            -1.
+        labelled: How many labels of the train part to keep, equally many of each class; the others
+            become -1, for a story that takes labels for some data only, such as ``M2``.
 
     Returns:
         The data set. Observations are float32, or long where the support is "categories".
@@ -97,6 +102,8 @@ def load(
         data = binarised(data, binarise, seed)
     if standardise:
         data = standardised(data)
+    if labelled is not None:
+        data = partly_labelled(data, labelled, seed)
     source = {
         "name_or_path": name or str(_path(name_or_path).resolve()),
         "root": None if root is None else str(_path(root).resolve()),
@@ -108,6 +115,7 @@ def load(
         "size": size,
         "support": support,
         "missing": missing,
+        "labelled": labelled,
     }
     return replace(data, source=source)
 

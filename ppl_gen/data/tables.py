@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ppl_gen.data.labels import UNKNOWN
 from ppl_gen.data.observations import Observations, cause
 from ppl_gen.errors import DataError
 
@@ -95,7 +96,8 @@ def observations_of(
         target: The column of labels, if there is one. Text is coded in sorted order; integers and
             booleans become long, floats float32.
         what: The frame, as the sentence should call it.
-        missing: Whether cells may be missing, which are then NaN.
+        missing: Whether cells may be missing, which are then NaN, and class labels, which are
+            then -1.
 
     Returns:
         Float32, shape ``(N, C)``, with labels, shape ``(N,)``, if there is a target.
@@ -109,7 +111,7 @@ def observations_of(
     frame = frame.set_axis([str(column) for column in frame.columns], axis=1)
     y, label_names = None, None
     if target is not None:
-        y, label_names = _labels(frame, target, what)
+        y, label_names = _labels(frame, target, what, missing)
         frame = frame.drop(columns=target)
     if 0 in frame.shape:
         raise DataError(
@@ -168,7 +170,10 @@ def _numbers(column: Any) -> tuple[Any, int]:
     return numbers, text_cells
 
 
-def _labels(frame: Any, target: str, what: str) -> tuple[Tensor, tuple[str, ...] | None]:
+def _labels(
+    frame: Any, target: str, what: str, missing: bool
+) -> tuple[Tensor, tuple[str, ...] | None]:
+    """The labels, and their names if they were text; -1 for a class that is missing."""
     import numpy as np
     import pandas as pd
     from pandas.api import types
@@ -180,12 +185,22 @@ def _labels(frame: Any, target: str, what: str) -> tuple[Tensor, tuple[str, ...]
     column = frame.loc[:, target]
     if column.ndim > 1:
         raise DataError(f"{what} has more than one column {target!r}; rename one")
-    missing = int(column.isna().sum())
-    if missing:
+    unknown = int(column.isna().sum())
+    if unknown and not missing:
         raise DataError(
-            f"target {target!r} of {what} has {_cells(missing)} without a label; "
-            "fill them or drop their rows"
+            f"target {target!r} of {what} has {_cells(unknown)} without a label; "
+            "fill them or drop their rows, or keep them with missing='keep' for a story that "
+            "takes them, such as M2"
         )
+    if unknown and types.is_numeric_dtype(column.dtype):
+        # A column of whole numbers in which some are missing is read as one of floats.
+        column = column.astype("Float64").fillna(UNKNOWN)
+        if (column % 1 != 0).any():
+            raise DataError(
+                f"target {target!r} of {what} has {_cells(unknown)} without a label, which only "
+                "classes may have, but holds numbers that are not whole: drop those rows"
+            )
+        column = column.astype("int64")
     if types.is_integer_dtype(column.dtype) or types.is_bool_dtype(column.dtype):
         return torch.from_numpy(column.to_numpy(dtype=np.int64, copy=True)), None
     if types.is_float_dtype(column.dtype):
@@ -194,5 +209,6 @@ def _labels(frame: Any, target: str, what: str) -> tuple[Tensor, tuple[str, ...]
         if not np.isfinite(values).all():
             raise DataError(f"target {target!r} of {what} has infinite values; replace them")
         return torch.from_numpy(values), None
-    codes, names = pd.factorize(column.astype(str).to_numpy(dtype=object), sort=True)
+    texts = column.astype(str).where(column.notna(), None)
+    codes, names = pd.factorize(texts.to_numpy(dtype=object), sort=True)
     return torch.from_numpy(codes).long(), tuple(str(name) for name in names)

@@ -81,3 +81,43 @@ def test_columns_keep_their_names(table: Path, tmp_path: Path) -> None:
     assert load(tmp_path / "t.parquet", target="kind").column_names == ("size",)
     assert load("wine").column_names is not None
     assert load("digits").column_names is None
+
+
+def test_some_labels_are_kept_equally_many_of_each_class() -> None:
+    whole, data = load("digits"), load("digits", labelled=30)
+    assert whole.train.y is not None
+    assert data.train.y is not None
+    kept = data.train.y != -1
+    assert_close(data.train.y[kept].bincount(), torch.full((10,), 3))
+    assert_close(data.train.y[kept], whole.train.y[kept])
+    assert_close(data.train.x, whole.train.x)
+    assert_close(data.test.y, whole.test.y)
+    assert load(**data.source).fingerprint == data.fingerprint
+
+
+@pytest.mark.parametrize("labelled", [9, 1258])
+def test_fewer_labels_than_classes_or_more_than_rows_are_refused(labelled: int) -> None:
+    with pytest.raises(DataError, match=f"labelled must be from 10, .* to 1257, .*{labelled}"):
+        load("digits", labelled=labelled)
+
+
+def test_data_without_classes_have_no_labels_to_forget() -> None:
+    with pytest.raises(DataError, match="class labels, which 'moon-phases' does not have"):
+        load("moon-phases", labelled=5)
+
+
+@pytest.mark.parametrize(
+    ("cells", "names"), [(["b", "", "a", ""] * 3, ("a", "b")), (["1", "", "0", ""] * 3, None)]
+)
+def test_a_class_that_is_missing_is_minus_one(
+    tmp_path: Path, cells: list[str], names: tuple[str, ...] | None
+) -> None:
+    rows = "\n".join(f"{i}.5,{cell}" for i, cell in enumerate(cells))
+    (tmp_path / "t.csv").write_text(f"size,kind\n{rows}\n")
+    with pytest.raises(DataError, match="6 cells without a label"):
+        load(tmp_path / "t.csv", target="kind")
+    data = load(tmp_path / "t.csv", target="kind", missing="keep")
+    labels = torch.cat([part.columns[1] for part in data.parts])
+    assert data.label_names == names
+    assert labels.dtype == torch.long
+    assert_close((labels + 1).bincount(), torch.tensor([6, 3, 3]))
