@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import tyro
 from pyro.infer.autoguide import AutoGuide
 
@@ -112,11 +113,8 @@ def fit_named(name: str, arguments: list[str]) -> None:
         name: A key of ``STORIES``.
         arguments: What follows it.
     """
-    likelihood = {"likelihood": "(default: the one for the data)"}
-    takes = inspect.signature(STORIES[name]).parameters
-    options = options_of(
-        STORIES[name], leave_out=("shape",), hints=likelihood if "likelihood" in takes else None
-    )
+    hints = {option: "(default: the one for the data)" for option in _chosen_by_data(name)}
+    options = options_of(STORIES[name], leave_out=("shape",), hints=hints)
     description = (
         f"Fit the story {name!r} to data.\n\nExamples:\n"
         f"    ppl-gen fit {name} --data digits --out runs/a\n"
@@ -186,16 +184,18 @@ def fit_again(
 def built(name: str, options: Mapping[str, Any], data: Dataset, say: Note) -> tuple[Story, Dataset]:
     """One of ppl-gen's stories for these data, and the data in the form it takes.
 
-    A likelihood that was not chosen is chosen by what the values are. Observations of several
-    axes are flattened for a story that takes vectors only. It says both.
+    A likelihood, a condition or a number of classes that was not chosen is chosen by what the
+    values are. Observations of several axes are flattened for a story that takes vectors only. It
+    says each.
 
     Raises:
         StoryError: If the story cannot be built with these options for these data.
     """
     options = dict(options)
-    if "likelihood" in options and options["likelihood"] is None:
-        options["likelihood"] = for_support(data.support, data.categories)
-        say(f"likelihood: {options['likelihood']}, as the values are {data.support}")
+    for option, choose in _chosen_by_data(name).items():
+        if options.get(option) is None:
+            options[option], reason = choose(data)
+            say(f"{option}: {options[option]}, as {reason}")
     takes_shape = "shape" in inspect.signature(STORIES[name]).parameters
 
     def of_shape(shape: tuple[int, ...]) -> Story:
@@ -213,6 +213,41 @@ def built(name: str, options: Mapping[str, Any], data: Dataset, say: Note) -> tu
                 say(f"{name} takes vectors: observations of shape {data.shape} are flattened")
                 return story, flattened(data)
         raise StoryError(f"{name} cannot be built: {error}") from error
+
+
+def _chosen_by_data(name: str) -> dict[str, Callable[[Dataset], tuple[Any, str]]]:
+    """Options of a story that the data decide unless they are given."""
+    takes = inspect.signature(STORIES[name]).parameters
+    every = {"likelihood": _likelihood, "condition": _condition, "classes": _classes}
+    return {option: choose for option, choose in every.items() if option in takes}
+
+
+def _likelihood(data: Dataset) -> tuple[str, str]:
+    return for_support(data.support, data.categories), f"the values are {data.support}"
+
+
+def _condition(data: Dataset) -> tuple[str, str]:
+    y = data.train.y
+    if y is None:
+        raise DataError(
+            f"{data.name!r} has nothing to condition on: name a column of it with --target, or "
+            "hide a part of each image with --mask"
+        )
+    if y.dtype == torch.bool and y.shape[1:] == data.shape:
+        return "seen", "a part of each observation is masked"
+    if y.is_floating_point():
+        features = math.prod(y.shape[1:])
+        return f"vector(features={features})", "the second column holds real numbers"
+    classes, reason = _classes(data)
+    return f"label(classes={classes})", reason
+
+
+def _classes(data: Dataset) -> tuple[int, str]:
+    columns = [part.y for part in data.parts if part.y is not None]
+    if not columns or any(y.is_floating_point() or y.ndim > 1 for y in columns):
+        raise DataError(f"{data.name!r} has no class labels: name their column with --target")
+    classes = max(2, 1 + max(int(y.max()) for y in columns))
+    return classes, f"labels go up to {classes - 1}"
 
 
 def _scale_ratio(data: Dataset) -> float:
