@@ -2,23 +2,31 @@
 
 from ppl_gen.inference.arviz import to_arviz
 from ppl_gen.inference.checks import check
+from ppl_gen.inference.compare import compare
+from ppl_gen.inference.comparison import Candidate, Comparison, LeaveOneOut
 from ppl_gen.inference.disk import load
 from ppl_gen.inference.evidence import Evidence, khat_threshold, log_evidence, pareto_khat
 from ppl_gen.inference.fit import fit
 from ppl_gen.inference.history import Epoch, History
+from ppl_gen.inference.labels import align_labels
 from ppl_gen.inference.run import Run
 from ppl_gen.inference.settings import Settings
 from ppl_gen.inference.verdict import Finding, Verdict
 
 __all__ = [
+    "Candidate",
+    "Comparison",
     "Epoch",
     "Evidence",
     "Finding",
     "History",
+    "LeaveOneOut",
     "Run",
     "Settings",
     "Verdict",
+    "align_labels",
     "check",
+    "compare",
     "fit",
     "khat_threshold",
     "load",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,8 @@ from torch import Tensor
 from ppl_gen.data import Dataset, Part
 from ppl_gen.errors import DataError
 from ppl_gen.inference.batches import rows_of, some_rows
+from ppl_gen.inference.dims import event_dims
+from ppl_gen.inference.labels import Labels, component_table, relabelling
 from ppl_gen.inference.pair import Pair, Program
 from ppl_gen.inference.passes import MEMORY, plan
 from ppl_gen.inference.sampler import Draws, Sampler
@@ -59,7 +61,8 @@ def to_arviz(
     Groups: ``posterior``, ``posterior_predictive``, ``prior``, ``prior_predictive``,
     ``log_likelihood``, ``observed_data``, and ``sample_stats`` with ``log_p`` and ``log_q``, the
     log-densities of every draw under model and guide. Draws have dimensions ``(chain, draw)``, one
-    chain; plates give the others their names; what belongs to one value is ``z_dim_0`` and so on.
+    chain; plates give the others their names; those of one value are named by ``dims``, or
+    ``z_dim_0`` and so on. A name that stands in several places is one dimension.
     Sites enumerated in the model are drawn from their exact posterior given the rest, and
     ``log_likelihood`` has them summed out.
 
@@ -72,12 +75,16 @@ def to_arviz(
         out: A path ending in ``.nc`` or ``.zarr``. Written in chunks, so that the tree need not
             fit in memory; what is returned then reads from it.
         **options: ``seed`` (of the draws, 0); ``groups`` (a choice of the above); ``prior_draws``
-            (100, or ``draws`` if fewer); ``coords`` (labels for dimensions, by name);
-            ``memory`` (bytes a pass may take, 128 MiB).
+            (100, or ``draws`` if fewer); ``dims`` (names of a site's event dimensions, outermost
+            first, by site; those of a :class:`ppl_gen.Story` unless given); ``coords`` (labels for
+            dimensions, by name); ``align`` (whether draws of what the story says is exchangeable
+            are relabelled to agree, True: see :func:`ppl_gen.align_labels`; their densities stay as
+            they were drawn); ``memory`` (bytes a pass may take, 128 MiB).
 
     Raises:
         StoryError: If the programs do not fit each other or the data.
-        DataError: If ``out`` ends otherwise, a group is unknown, or a label's length is wrong.
+        DataError: If ``out`` ends otherwise, a group is unknown, a label's length is wrong, or
+            ``dims`` are too few, too many or of two sizes.
     """
     pair = Pair((model, guide), model, guide, borrowed=True)
     batch = _arguments(data)
@@ -102,7 +109,9 @@ def pair_to_arviz(
     seed: int = 0,
     groups: Collection[str] = GROUPS,
     prior_draws: int | None = None,
+    dims: Mapping[str, Sequence[str]] | None = None,
     coords: Mapping[str, Any] | None = None,
+    align: bool = True,
     memory: int = MEMORY,
 ) -> DataTree:
     """As :func:`to_arviz`, for a pair whose structure is known and whose store is in force."""
@@ -111,11 +120,17 @@ def pair_to_arviz(
     for group in groups:
         if group not in GROUPS:
             raise DataError(f"groups must be among {', '.join(GROUPS)}, got {group!r}")
+    named = event_dims(structure, dict(getattr(pair.story, "dims", {})), dict(dims or {}))
     with seeded(seed):
         sampler = Sampler(pair, structure, kwargs)
         sink = sink_for(out)
         try:
-            writer = _Writer(sink, structure, sampler.window.size(batch), dict(coords or {}))
+            size = sampler.window.size(batch)
+            writer = _Writer(sink, structure, size, named, dict(coords or {}))
+            if align:
+                writer.exchangeable = getattr(pair.story, "exchangeable", None)
+                numbered = getattr(pair.story, "indices", ())
+                writer.indices = tuple(name for name in numbered if name in structure.sites)
             _write_posterior(sampler, batch, draws, memory, set(groups), writer)
             if {"prior", "prior_predictive"} & set(groups):
                 count = min(draws, 100) if prior_draws is None else prior_draws
@@ -127,6 +142,8 @@ def pair_to_arviz(
                 "inference_library_version": _version(),
                 "creation_library": "ppl-gen",
             }
+            if writer.labels is not None and writer.indices:
+                attributes["indices"] = " ".join(writer.indices)
             return sink.finish(attributes)
         except BaseException:
             sink.discard()
@@ -141,6 +158,7 @@ def _write_posterior(
     first = next(sampler.window.slices(batch, rows))
     with sampler.window.showing(batch, first) as shown:
         fixed = sampler.draw_globals(shown, draws)
+    writer.labels = _labels(sampler, batch, draws, together, fixed, writer)
     for part in sampler.window.slices(batch, rows):
         for start in range(0, draws, together):
             stop = min(draws, start + together)
@@ -152,6 +170,43 @@ def _write_posterior(
                 if group in groups:
                     for name, value in values.items():
                         writer.put(group, name, value, *place)
+
+
+def _labels(
+    sampler: Sampler,
+    batch: Batch,
+    draws: int,
+    together: int,
+    fixed: Mapping[str, Tensor],
+    writer: _Writer,
+) -> Labels | None:
+    """The order of the components of every draw, found before any draw is written.
+
+    It is that of the global latents alone, which are the same for all rows: few rows show them.
+    """
+    dim, structure = writer.exchangeable, sampler.structure
+    axes = {
+        site.name: 1 + writer.site_dims(site.name).index(dim)
+        for site in structure.sites.values()
+        if dim in writer.site_dims(site.name) and not (site.observed or site.local)
+    }
+    if dim is None or not axes:
+        return None
+    part = next(sampler.window.slices(batch, sampler.window.step(batch, 1)))
+    found: dict[str, list[Tensor]] = {}
+    with torch.random.fork_rng():  # the draws that are written are those without labels
+        for start in range(0, draws, together):
+            stop = min(draws, start + together)
+            held = {n: v[start:stop] for n, v in fixed.items()}
+            with sampler.window.showing(batch, part) as shown:
+                drawn = sampler.draw(shown, stop - start, held).latents
+            for name in axes:
+                if drawn[name].is_floating_point():
+                    found.setdefault(name, []).append(drawn[name].cpu())
+    if not found:
+        return None
+    values = {name: torch.cat(parts) for name, parts in found.items()}
+    return Labels(dim, writer.indices, relabelling(component_table(values, axes))[0])
 
 
 def _grouped(drawn: Draws, structure: Structure) -> dict[str, dict[str, Tensor]]:
@@ -200,12 +255,24 @@ def _write_observed(sampler: Sampler, batch: Batch, writer: _Writer) -> None:
 class _Writer:
     """Knows the dimensions of every site, and hands pieces to a sink."""
 
-    def __init__(self, sink: Sink, structure: Structure, size: int, coords: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        structure: Structure,
+        size: int,
+        dims: dict[str, tuple[str, ...]],
+        coords: dict[str, Any],
+    ) -> None:
         self.sink = sink
         self.structure = structure
         self.size = size
+        self.dims = dims
         self.coords = coords
+        self.exchangeable: str | None = None
+        self.indices: tuple[str, ...] = ()
+        self.labels: Labels | None = None
         self.made: set[tuple[str, str]] = set()
+        self.sizes: dict[tuple[str, str], tuple[int, str]] = {}
 
     def put(
         self,
@@ -219,8 +286,11 @@ class _Writer:
         some_rows: int,
     ) -> None:
         """Write draws of a site, ``(S, *plates, *event)``, into their place."""
-        array = value.cpu().numpy()
-        dims = self._dims(name, group, array.ndim - 1)
+        dims = self._dims(name, group, value.dim() - 1)
+        value = value.cpu()
+        if self.labels is not None and not group.startswith("prior"):
+            value = self.labels.applied(name, value, dims, draws)
+        array = value.numpy()
         shape, chunks, where = [1, all_draws], [1, some_draws], [slice(0, 1), draws]
         for dim, size in zip(dims, array.shape[1:], strict=True):
             streamed = dim in self.structure.data_plates and rows != slice(None)
@@ -239,10 +309,15 @@ class _Writer:
         self.sink.write("observed_data", name, (slice(None),) * array.ndim, array)
 
     def _dims(self, name: str, group: str, count: int) -> list[str]:
-        site = self.structure.sites.get(name)
-        if site is None or group == "sample_stats":
+        if name not in self.structure.sites or group == "sample_stats":
             return [self._data_plate()][:count]
-        return [*site.plates, *(f"{name}_dim_{i}" for i in range(count - len(site.plates)))]
+        if count < len(self.structure.sites[name].plates):  # sites were summed out, and all plates
+            return [self._data_plate()][:count]
+        return self.site_dims(name)[:count]
+
+    def site_dims(self, name: str) -> list[str]:
+        """Names of the dimensions of a site: its plates, then those of one value."""
+        return [*self.structure.sites[name].plates, *self.dims[name]]
 
     def _data_plate(self) -> str:
         return next(
@@ -262,6 +337,13 @@ class _Writer:
     ) -> None:
         if (group, name) in self.made:
             return
+        for dim, size in zip(dims, shape, strict=True):
+            known, first = self.sizes.setdefault((group, dim), (size, name))
+            if size != known:
+                raise DataError(
+                    f"dimension {dim!r} must have one size, got {known} in {first!r} and {size} in "
+                    f"{name!r}: give one of them another name with dims="
+                )
         self.made.add((group, name))
         self.sink.create(group, name, dims, shape, dtype, chunks)
         for dim, size in zip(dims, shape, strict=True):

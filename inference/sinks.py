@@ -135,11 +135,16 @@ class NetCDFSink(_FileSink):
             if dim not in place.dimensions:
                 place.dimensions[dim] = size
         options = {"chunks": tuple(chunks)} if dims else {}
+        if np.dtype(dtype).kind == "U":
+            import h5py
+
+            dtype = h5py.string_dtype()
         place.create_variable(name, tuple(dims), dtype, **options)
 
     def write(self, group: str, name: str, where: tuple[slice, ...], values: np.ndarray) -> None:
         """Fill in a piece."""
-        self.file.groups[group].variables[name][where] = values
+        text = values.dtype.kind == "U"
+        self.file.groups[group].variables[name][where] = values.astype(object) if text else values
 
     def finish(self, attributes: Attributes) -> DataTree:
         """Close the file, put it in place, and open it as a tree."""
@@ -178,7 +183,7 @@ class ZarrSink(_FileSink):
         self.root.require_group(group).create_array(
             name,
             shape=tuple(shape),
-            dtype=dtype,
+            dtype=str if np.dtype(dtype).kind == "U" else dtype,
             dimension_names=list(dims),
             chunks=tuple(chunks) or "auto",
         )

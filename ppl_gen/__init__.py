@@ -10,12 +10,23 @@
 
 from ppl_gen import data
 from ppl_gen.errors import DataError, FitError, PplGenError, RunError, StoryError
-from ppl_gen.inference import Run, Verdict, check, fit, load, to_arviz
+from ppl_gen.inference import (
+    Comparison,
+    Run,
+    Verdict,
+    align_labels,
+    check,
+    compare,
+    fit,
+    load,
+    to_arviz,
+)
 from ppl_gen.story import Story
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Comparison",
     "DataError",
     "FitError",
     "PplGenError",
@@ -24,7 +35,9 @@ __all__ = [
     "Story",
     "StoryError",
     "Verdict",
+    "align_labels",
     "check",
+    "compare",
     "data",
     "fit",
     "load",

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ppl_gen as pg
-from ppl_gen.cli import commands, fitting
+from ppl_gen.cli import commands, comparing, conditional, fitting
 from ppl_gen.cli.console import complain, show
 from ppl_gen.cli.demo import demo
 from ppl_gen.cli.options import first_line, nearest, run_command, show_choices
@@ -19,7 +19,10 @@ from ppl_gen.errors import PplGenError
 COMMANDS = {
     "fit": fitting.fit,
     "check": commands.check,
+    "compare": comparing.compare,
     "sample": commands.sample,
+    "redraw": conditional.redraw,
+    "complete": conditional.complete,
     "posterior": commands.posterior,
     "report": commands.report,
     "new": commands.new,
@@ -32,6 +35,7 @@ Examples:
     ppl-gen demo
     ppl-gen fit vae --data digits --binarise redraw --out runs/a
     ppl-gen check runs/a
+    ppl-gen compare ppca --data wine --standardise --vary latent=1:6
     ppl-gen report runs/a
     ppl-gen new my_story.py
 
@@ -72,8 +76,8 @@ def _run(given: list[str]) -> None:
     first, *rest = given
     if given == ["--version"]:
         show(f"ppl-gen {pg.__version__}")
-    elif first == "fit":
-        fitting.fit(rest)
+    elif first in ("fit", "compare"):  # what they take depends on the story that is named
+        COMMANDS[first](rest)
     elif first in COMMANDS:
         run_command(COMMANDS[first], f"ppl-gen {first}", rest)
     elif first in ("-h", "--help"):

@@ -77,7 +77,7 @@ def test_list_names_everything_there_is_with_a_line_each(command: Command) -> No
     ("arguments", "sentence"),
     [
         (("chekc",), "there is no command 'chekc': did you mean check?"),
-        (("xyz",), "there is no command 'xyz': there are fit, check, sample, posterior, report"),
+        (("xyz",), "there is no command 'xyz': there are fit, check, "),
         (("fit", "vea"), "there is no story 'vea', and it is no .py file: did you mean vae?"),
         (("fit", "--data", "digits"), "name the story before its options, as in: ppl-gen fit vae"),
     ],

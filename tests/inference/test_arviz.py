@@ -13,7 +13,7 @@ import torch
 from pyro import poutine
 from pyro.infer import SVI, Trace_ELBO
 from pyro.infer.autoguide import AutoNormal
-from torch import Tensor
+from torch import Tensor, nn
 
 import ppl_gen as pg
 from ppl_gen.models import PPCA, VAE
@@ -204,6 +204,92 @@ def test_enumerated_sites_are_drawn_from_their_exact_posterior() -> None:
     np.testing.assert_allclose(evidence, joint.logsumexp(0).numpy(), rtol=1e-5)
 
 
+class Cities(pg.Story):
+    """Shops in cities, each with goods: plates, event dimensions, and one that is both."""
+
+    dims = {"share": ("cities",), "loc": ("goods",), "x": ("goods",), "unused": ("a", "b")}  # noqa: RUF012
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width = nn.Parameter(torch.tensor(1.0))
+
+    def model(self, x: Tensor) -> None:
+        share = pyro.sample("share", dist.Dirichlet(torch.ones(3)))
+        with pyro.plate("cities", 3):
+            loc = pyro.sample("loc", dist.Normal(torch.zeros(2), self.width).to_event(1))
+        mean = (share[..., None] * loc).sum(-2, keepdim=True)
+        with pyro.plate("observations", len(x)):
+            pyro.sample("x", dist.Normal(mean.squeeze(-2), 1.0).to_event(1), obs=x)
+
+    def guide(self, x: Tensor) -> None:
+        pyro.sample("share", dist.Dirichlet(torch.ones(3)))
+        with pyro.plate("cities", 3):
+            pyro.sample("loc", dist.Normal(torch.zeros(2), self.width).to_event(1))
+
+
+@pytest.fixture(scope="module")
+def cities() -> tuple[pg.Run, Tensor]:
+    """A run of it, as it is."""
+    x = torch.randn(8, 2)
+    return pg.fit(Cities(), x, epochs=1, progress=False), x
+
+
+@pytest.mark.parametrize("suffix", ["", ".nc"])
+def test_a_dimension_has_one_name_wherever_it_stands(
+    cities: tuple[pg.Run, Tensor], tmp_path: Path, suffix: str
+) -> None:
+    run, x = cities
+    out = tmp_path / f"post{suffix}" if suffix else None
+    named = {"cities": [1950, 1960, 1970], "goods": [7, 9]}
+    tree = run.posterior(x, draws=5, coords=named, out=out)
+
+    dims = {"share": ("cities",), "loc": ("cities", "goods")}
+    for group in ("posterior", "prior"):
+        for name, expected in dims.items():
+            assert tree[group][name].dims == ("chain", "draw", *expected)
+        assert list(tree[group]["cities"].values) == named["cities"]
+    for group in ("posterior_predictive", "prior_predictive"):
+        assert tree[group]["x"].dims == ("chain", "draw", "observations", "goods")
+    assert tree["observed_data"]["x"].dims == ("observations", "goods")
+    sold = tree["posterior"]["share"] * tree["posterior"]["loc"].sel(goods=7)
+    assert sold.dims == ("chain", "draw", "cities")
+    tree.close()
+
+
+def test_dimensions_of_a_plain_program_are_named_by_its_user(
+    fitted_by_pyro: tuple[AutoNormal, Tensor, Tensor],
+) -> None:
+    guide, x, y = fitted_by_pyro
+    tree = pg.to_arviz(regression, guide, (x, y), draws=5, dims={"weight": ["columns"]})
+    assert tree["posterior"]["weight"].dims == ("chain", "draw", "columns")
+
+    def matrix() -> None:
+        pyro.sample("m", dist.Normal(torch.zeros(3, 2), 1.0).to_event(2))
+
+    tree = pg.to_arviz(matrix, matrix, draws=5, dims={"m": ("rows", "columns")})
+    assert dict(tree["posterior"]["m"].sizes) == {"chain": 1, "draw": 5, "rows": 3, "columns": 2}
+
+
+@pytest.mark.parametrize(
+    ("dims", "sentence"),
+    [
+        ({"loc": ["goods", "kinds"]}, r"'loc' must name the 1 dimension of one value, .* got"),
+        ({"loc": []}, "'loc' must name the 1 dimension of one value"),
+        ({"loc": "goods"}, "'loc' must be a list of names, got 'goods'"),
+        ({"loc": ["cities"]}, "'loc' must be names of their own, got 'cities'"),
+        ({"loc": ["draw"]}, "'loc' must be names of their own, got 'draw'"),
+        ({"mu": ["goods"]}, "dims must be of sites of the story, got 'mu': there are share, loc"),
+        ({"share": ["goods"]}, "'goods' must have one size, got 3 in 'share' and 2 in 'loc'"),
+    ],
+)
+def test_names_of_dimensions_that_do_not_fit_are_refused(
+    cities: tuple[pg.Run, Tensor], dims: dict[str, list[str]], sentence: str
+) -> None:
+    run, x = cities
+    with pytest.raises(pg.DataError, match=sentence):
+        run.posterior(x, draws=2, dims=dims)
+
+
 @pytest.fixture
 def own_store() -> Iterator[None]:
     """A parameter store for a guide whose names another test's guide has too."""
@@ -288,3 +374,15 @@ def test_a_vae_on_images_names_every_dimension() -> None:
     assert tree["posterior_predictive"]["x"].shape == (1, 20, 10, 1, 8, 8)
     az.summary(tree, var_names=["z"], kind="stats")
     az.plot_pair(tree, var_names=["z"], coords={"observations": [0, 1]})
+
+
+@pytest.mark.parametrize("ending", ["memory", "nc", "zarr"])
+def test_columns_of_a_table_are_labels_in_the_tree(tmp_path: Path, ending: str) -> None:
+    data = pg.data.load("iris")
+    run = pg.fit(PPCA(data.shape, 1), data, epochs=1, progress=False)
+    out = None if ending == "memory" else tmp_path / f"post.{ending}"
+
+    tree = run.posterior(data.test, draws=2, out=out)
+
+    assert tree["observed_data"]["x_dim_0"].values.tolist() == list(data.column_names or ())
+    tree.close()
