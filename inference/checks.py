@@ -155,7 +155,8 @@ def _estimated(subject: _Subject) -> list[Finding]:
 def active_units(subject: _Subject) -> Finding:
     r"""Share of the code's dimensions that answer to the data.
 
-    A unit is active if :math:`\mathrm{Var}_x(\mathrm{E}_q[z_j]) > 0.01`. It passes if half of them
+    A unit is active if :math:`\mathrm{Var}_x(\mathrm{E}_q[z_j] - \mathrm{E}_p[z_j]) > 0.01`, where
+    the mean of the prior varies only if a condition decides it. It passes if half of them
     are, and fails if none is (our limits): the code has collapsed onto the prior. The details hold
     the KL of each dimension where prior and guide both factorise, in nats.
 

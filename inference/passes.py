@@ -73,7 +73,7 @@ def evidence_of(
         khat: Whether to fit the Pareto tails as well.
     """
     parts = [
-        log_evidence(local, khat) for local, _ in _weighed(run, run.batch(x), draws, memory, seed)
+        log_evidence(local, khat) for local, _ in weighed(run, run.batch(x), draws, memory, seed)
     ]
     joined = {
         name: torch.cat([getattr(p, name) for p in parts])
@@ -92,12 +92,12 @@ def joint_evidence_of(
     batch = () if x is None else run.batch(x)
     total = torch.zeros(draws, dtype=torch.float64)
     outer = torch.zeros(draws, dtype=torch.float64)
-    for local, outer in _weighed(run, batch, draws, memory, seed):  # noqa: B007
+    for local, outer in weighed(run, batch, draws, memory, seed):  # noqa: B007
         total += local.double().sum(1)
     return log_evidence((total + outer.double())[:, None])
 
 
-def _weighed(
+def weighed(
     run: Run, batch: Batch, draws: int, memory: int, seed: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Log-weights of a few rows at a time, ``(S, rows)``, and of the global sites, ``(S,)``."""

@@ -198,8 +198,18 @@ class Run:
                 out=out,
                 kwargs=self.kwargs,
                 seed=options.pop("seed", self.settings.seed),
+                coords={**self._coords(), **(options.pop("coords", None) or {})},
                 **options,
             )
+
+    def _coords(self) -> dict[str, Any]:
+        """Names of the columns of a table, as labels of the dimensions they stand along."""
+        names, site = self.data.column_names, self.structure.observation
+        if names is None or site is None or site.event_shape != (len(names),):
+            return {}
+        dims = getattr(self.story, "dims", {})
+        (dim,) = dims.get(site.name, (f"{site.name}_dim_0",))
+        return {dim: list(names), f"{dim}_2": list(names)}
 
     def evidence(self, x: Any, draws: int = 1000, **options: Any) -> Evidence:
         """Estimate ``log p(x)`` of each row by importance sampling with the guide.

@@ -183,13 +183,19 @@ class Sampler:
         return found
 
     def codes(self, batch: Batch) -> dict[str, Tensor]:
-        """As :meth:`means`, each value flattened: ``(N, dimensions)``."""
-        return {
-            name: mean.movedim(self.window.row_axis(name) - 1, 0).flatten(1)
-            if mean.dim() > 1
-            else mean[:, None]
-            for name, mean in self.means(batch).items()
-        }
+        """How far the means of the posterior lie from those of the prior, ``(N, dimensions)``.
+
+        A prior that a condition decides differs from datum to datum, whatever the code has learned.
+        """
+        with torch.no_grad(), pyro.validation_enabled(False):
+            _, model = trace_nodes(self.pair, batch, self.kwargs)
+        found = {}
+        for name, mean in self.means(batch).items():
+            prior = self.layout.mean(model[name], 1) if name in model else None
+            moved = mean if prior is None else mean - prior[0]
+            rows = moved.movedim(self.window.row_axis(name) - 1, 0)
+            found[name] = rows.reshape(len(rows), -1)
+        return found
 
     def kl(self, batch: Batch) -> dict[str, Tensor]:
         """KL of guide from prior in each dimension of the local latents, ``(N, dimensions)``.

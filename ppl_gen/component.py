@@ -35,6 +35,8 @@ class Component(nn.Module):
         else:
             bound.apply_defaults()
             remembered = dict(list(bound.arguments.items())[1:])
+            if cls.__init__ is nn.Module.__init__:  # takes anything, and does nothing with it
+                remembered = {}
         object.__setattr__(self, "arguments", remembered)
         return self
 

@@ -37,6 +37,9 @@ from ppl_gen.models import STORIES
 from ppl_gen.story import Story
 from ppl_gen.story_file import read_story_file
 
+# What the data say of a story's arguments, so that they are no options of their own.
+BY_DATA = ("shape", "missing")
+
 Omit = tyro.conf.OmitArgPrefixes
 Note = Callable[[str], None]
 
@@ -113,20 +116,22 @@ def fit_named(name: str, arguments: list[str]) -> None:
         name: A key of ``STORIES``.
         arguments: What follows it.
     """
-    hints = {option: "(default: the one for the data)" for option in _chosen_by_data(name)}
-    options = options_of(STORIES[name], leave_out=("shape",), hints=hints)
+    hints = dict.fromkeys(chosen_by_data(name), "(default: the one for the data)")
+    options = options_of(STORIES[name], leave_out=BY_DATA, hints=hints)
     description = (
         f"Fit the story {name!r} to data.\n\nExamples:\n"
         f"    ppl-gen fit {name} --data digits --out runs/a\n"
         f"    ppl-gen fit {name} --data measurements.csv --epochs 200 --schedule cosine"
     )
-    parsed = _parsed(f"ppl-gen fit {name}", description, arguments, {_group(name): options})
-    settings, output = _settings(parsed.fit), parsed.output
+    parsed = parsed_options(
+        f"ppl-gen fit {name}", description, arguments, {group_of(name): options}
+    )
+    settings, output = settings_of(parsed.fit), parsed.output
     out = output.directory(name, parsed.data.data)
     data = parsed.data.load()
     if data is None:
         raise DataError(f"{name} needs data: name them, as in: ppl-gen fit {name} --data digits")
-    story, data = built(name, values_of(getattr(parsed, _group(name))), data, output.note)
+    story, data = built(name, values_of(getattr(parsed, group_of(name))), data, output.note)
     fit_and_tell(story, data, settings, out, output)
 
 
@@ -143,8 +148,8 @@ def fit_file(path: Path, arguments: list[str]) -> None:
         f"    ppl-gen fit {file} --data measurements.csv --out runs/b\n"
         f"    ppl-gen fit {file} --data measurements.csv --target species --epochs 200"
     )
-    parsed = _parsed(f"ppl-gen fit {file}", description, arguments, {})
-    settings, output = _settings(parsed.fit), parsed.output
+    parsed = parsed_options(f"ppl-gen fit {file}", description, arguments, {})
+    settings, output = settings_of(parsed.fit), parsed.output
     out = output.directory(path.name, parsed.data.data)
     data = parsed.data.load()
     with seeded(settings.seed):
@@ -171,7 +176,7 @@ def fit_again(
         settings = Settings(**record["settings"])
     except (TypeError, ValueError) as error:
         raise RunError(f"the settings in {str(config)!r} cannot be read: {error}") from error
-    settings = _settings(settings)
+    settings = settings_of(settings)
     source = record["data"]["source"] or {}
     name = str(record["story"].get("class") or story or "story").rpartition(".")[2].lower()
     out = output.directory(story.name if story else name, source.get("name_or_path"))
@@ -192,11 +197,14 @@ def built(name: str, options: Mapping[str, Any], data: Dataset, say: Note) -> tu
         StoryError: If the story cannot be built with these options for these data.
     """
     options = dict(options)
-    for option, choose in _chosen_by_data(name).items():
+    for option, choose in chosen_by_data(name).items():
         if options.get(option) is None:
             options[option], reason = choose(data)
             say(f"{option}: {options[option]}, as {reason}")
-    takes_shape = "shape" in inspect.signature(STORIES[name]).parameters
+    takes = inspect.signature(STORIES[name]).parameters
+    if "missing" in takes and data.source.get("missing") == "keep":
+        options["missing"] = "integrate"
+    takes_shape = "shape" in takes
 
     def of_shape(shape: tuple[int, ...]) -> Story:
         return STORIES[name](**({"shape": shape} if takes_shape else {}), **options)
@@ -215,7 +223,7 @@ def built(name: str, options: Mapping[str, Any], data: Dataset, say: Note) -> tu
         raise StoryError(f"{name} cannot be built: {error}") from error
 
 
-def _chosen_by_data(name: str) -> dict[str, Callable[[Dataset], tuple[Any, str]]]:
+def chosen_by_data(name: str) -> dict[str, Callable[[Dataset], tuple[Any, str]]]:
     """Options of a story that the data decide unless they are given."""
     takes = inspect.signature(STORIES[name]).parameters
     every = {"likelihood": _likelihood, "condition": _condition, "classes": _classes}
@@ -293,11 +301,11 @@ def fit_and_tell(
     except KeyboardInterrupt:
         saved = f"; the last whole epoch is in {shown(out)}" if _stamp(out) != before else ""
         raise KeyboardInterrupt(f"interrupted{saved}") from None
-    show(_summary(run, out))
+    show(summary(run, out))
     return run
 
 
-def _summary(run: Run, out: Path) -> str:
+def summary(run: Run, out: Path) -> str:
     last = run.history.epochs[-1]
     valid = [e for e in run.history if not math.isnan(e.valid_elbo)]
     best = max(valid, key=lambda e: e.valid_elbo, default=None)
@@ -340,7 +348,7 @@ def _story_of(
     return pair
 
 
-def _settings(options: Any) -> Settings:
+def settings_of(options: Any) -> Settings:
     """The settings that options ask for, on a device that is there.
 
     Raises:
@@ -354,7 +362,7 @@ def _settings(options: Any) -> Settings:
     return settings
 
 
-def _parsed(
+def parsed_options(
     program: str, description: str, arguments: list[str], groups: Mapping[str, type]
 ) -> Any:
     """Read the options of a fit: those of the story, and the three groups all fits have."""
@@ -363,5 +371,5 @@ def _parsed(
     return tyro.cli(cls, prog=program, description=description, args=arguments, config=MARKERS)
 
 
-def _group(name: str) -> str:
+def group_of(name: str) -> str:
     return name.replace("-", "_")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from ppl_gen.errors import DataError
 from ppl_gen.inference.structure import Structure
 
+NOT_AN_IMAGE = "an observation of this story is not an image: let --out end in .npz"
 CELL = 64  # pixels that a small image is magnified to, so that it can be seen
 
 
@@ -36,18 +37,32 @@ def picture(structure: Structure, drawn: Mapping[str, Tensor]) -> bytes:
     Raises:
         DataError: If no observed site is an image: ``(H, W)``, ``(1, H, W)`` or ``(3, H, W)``.
     """
+    for site in structure.observed:
+        if _is_image(site.event_shape):
+            images = drawn[site.name].float()
+            if site.law in ("Categorical", "Poisson"):
+                images = images / images.max().clamp(min=1)
+            return image_grid(images)
+    raise DataError(NOT_AN_IMAGE)
+
+
+def image_grid(images: Tensor, across: int | None = None) -> bytes:
+    """A ``.png`` file with images as a grid.
+
+    Args:
+        images: Intensities, ``(N, H, W)``, ``(N, 1, H, W)`` or ``(N, 3, H, W)``; what lies outside
+            ``[0, 1]`` is drawn at its ends.
+        across: How many side by side; by default nearly as many as down.
+
+    Raises:
+        DataError: If they are no images.
+    """
     from PIL import Image
 
-    for site in structure.observed:
-        shape = site.event_shape
-        if len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3)):
-            images = drawn[site.name].float().reshape(-1, *(1, *shape)[-3:])
-            break
-    else:
-        raise DataError("an observation of this story is not an image: let --out end in .npz")
-    if site.law in ("Categorical", "Poisson"):
-        images = images / images.max().clamp(min=1)
-    cells = grid((images.clamp(0, 1) * 255).round().byte())
+    if not _is_image(images.shape[1:]):
+        raise DataError(NOT_AN_IMAGE)
+    images = images.float().reshape(-1, *(1, *images.shape[1:])[-3:])
+    cells = grid((images.clamp(0, 1) * 255).round().byte(), across)
     factor = max(1, CELL // max(images.shape[-2:]))
     made = Image.fromarray(cells.permute(1, 2, 0).numpy())
     buffer = io.BytesIO()
@@ -57,17 +72,22 @@ def picture(structure: Structure, drawn: Mapping[str, Tensor]) -> bytes:
     return buffer.getvalue()
 
 
-def grid(images: Tensor) -> Tensor:
-    """Images side by side, nearly as many across as down.
+def _is_image(shape: Sequence[int]) -> bool:
+    return len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))
+
+
+def grid(images: Tensor, across: int | None = None) -> Tensor:
+    """Images side by side.
 
     Args:
         images: Bytes, shape ``(N, 1 or 3, H, W)``.
+        across: How many side by side; by default nearly as many as down.
 
     Returns:
         Bytes, shape ``(3, height, width)``, grey where nothing is drawn.
     """
     count, _, height, width = images.shape
-    across = math.ceil(math.sqrt(count))
+    across = across or math.ceil(math.sqrt(count))
     down = -(-count // across)
     cells = torch.full((3, down * (height + 1) - 1, across * (width + 1) - 1), 128).byte()
     for i, image in enumerate(images):

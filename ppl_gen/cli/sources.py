@@ -35,6 +35,9 @@ class Source:
         standardise: Bring every entry of real observations to mean 0 and standard deviation 1.
         target: The column of a table that holds labels; it is taken out of the observations.
         support: What the values are; by default inferred from them.
+        mask: Which part of each observation is seen, for a story that is conditioned on it:
+            "quadrants(seen=1)", "half(side='left')", "random(seen=0.3)" or
+            "box(top=4, left=4, height=8, width=8)".
         missing: What to do where a file has no value: refuse, or keep it for a story that takes
             missing values.
         labelled: How many labels of the train part to keep; the others count as unknown.
@@ -49,6 +52,7 @@ class Source:
     support: Annotated[
         Literal["binary", "unit-interval", "real", "counts", "categories"] | None, Unset
     ] = None
+    mask: Annotated[str | None, Unset] = None
     missing: Literal["refuse", "keep"] = "refuse"
     labelled: Annotated[int | None, Unset] = None
     download: bool = False
@@ -68,6 +72,7 @@ class Source:
             standardise=self.standardise,
             target=self.target,
             download=self.download,
+            mask=self.mask,
             missing=self.missing,
             labelled=self.labelled,
             support=None if self.support is None else self.support.replace("-", " "),
@@ -199,10 +204,12 @@ def shaped_like(data: Dataset, columns: Any) -> Dataset:
 
 
 def flattened(data: Dataset) -> Dataset:
-    """The data with every observation as one row of numbers."""
+    """The data with every observation, and every mask of one, as one row of numbers."""
     train, valid, test = (
-        Part((part.x.flatten(1), *part.columns[1:]), part.redraw) for part in data.parts
-    )
+        Part(tuple(c.flatten(1) if c.shape[1:] == data.shape else c for c in part.columns),
+             part.redraw)
+        for part in data.parts
+    )  # fmt: skip
     return replace(data, train=train, valid=valid, test=test)
 
 

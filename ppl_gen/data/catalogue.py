@@ -13,6 +13,7 @@ from ppl_gen.data.binarise import binarised
 from ppl_gen.data.dataset import Dataset, Part, seeded
 from ppl_gen.data.files import load_file
 from ppl_gen.data.labels import partly_labelled
+from ppl_gen.data.masks import masked
 from ppl_gen.data.standardise import standardised
 from ppl_gen.data.support import Support, check_support
 from ppl_gen.errors import DataError
@@ -41,6 +42,7 @@ def load(
     support: str | None = None,
     missing: str = "refuse",
     labelled: int | None = None,
+    mask: str | None = None,
 ) -> Dataset:
     """Load a data set by its name, or a file or folder by its path.
 
@@ -70,6 +72,9 @@ def load(
             -1.
         labelled: How many labels of the train part to keep, equally many of each class; the others
             become -1, for a story that takes labels for some data only, such as ``M2``.
+        mask: Which elements are seen, for a story that is conditioned on them: "quadrants(seen=1)",
+            "half(side='left')", "box(top=4, left=4, height=8, width=8)" or "random(seen=0.3)" (see
+            ``ppl_gen.data.mask``). The masks are the second column, labels the third.
 
     Returns:
         The data set. Observations are float32, or long where the support is "categories".
@@ -104,6 +109,8 @@ def load(
         data = standardised(data)
     if labelled is not None:
         data = partly_labelled(data, labelled, seed)
+    if mask is not None:
+        data = masked(data, mask, seed)
     source = {
         "name_or_path": name or str(_path(name_or_path).resolve()),
         "root": None if root is None else str(_path(root).resolve()),
@@ -116,6 +123,7 @@ def load(
         "support": support,
         "missing": missing,
         "labelled": labelled,
+        "mask": mask,
     }
     return replace(data, source=source)
 

@@ -1,6 +1,8 @@
-"""A folder of images."""
+"""Images on disk: a folder of them, or one."""
 
+import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,83 @@ def read_images(folder: Path) -> Observations:
     files = [file for found in classes.values() for file in found]
     codes = [code for code, found in enumerate(classes.values()) for _ in found]
     return Observations(_stacked(files, folder), torch.tensor(codes), tuple(classes))
+
+
+def image(
+    path: str | os.PathLike[str],
+    shape: Sequence[int],
+    *,
+    invert: bool | None = None,
+    centre: bool = False,
+) -> Tensor:
+    """Read one image as an observation of a given shape, for a story that was fitted to others.
+
+    Args:
+        path: The image.
+        shape: Shape of an observation: (channels, height, width) with 1 or 3 channels, or (height,
+            width).
+        invert: Whether to swap dark and light. Unless told, what is light at its edge is taken for
+            ink on paper and swapped, as data such as MNIST are light on dark.
+        centre: Whether to cut out what stands on the ground and put it in the middle as in MNIST:
+            its longer side 20/28 of the frame, its centre of mass in the centre.
+
+    Returns:
+        Intensities in ``[0, 1]``, shape ``(1, *shape)``.
+
+    Raises:
+        DataError: If the file is no readable image, or ``shape`` is not that of an image.
+
+    Reference:
+        LeCun et al. (1998), section III.A, for the frame, https://doi.org/10.1109/5.726791
+    """
+    from torch.nn.functional import interpolate
+
+    path = Path(path)
+    shape = tuple(shape)
+    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[0] not in (1, 3)):
+        raise DataError(
+            f"shape must be that of an image, (1 or 3, height, width) or (height, width), got "
+            f"{shape}"
+        )
+    if not path.is_file():
+        raise DataError(f"there is no image {str(path)!r}; check the path")
+    pixels = _image(path, path.parent)
+    pixels = pixels.float() / (255 if pixels.dtype is torch.uint8 else 1)
+    channels, height, width = (1, *shape)[-3:]
+    if channels == 1 and len(pixels) == 3:  # luma, as Pillow makes grey of colours
+        pixels = (pixels * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0, keepdim=True)
+    pixels = pixels.expand(channels, *pixels.shape[1:])
+    edge = torch.cat([pixels[:, 0], pixels[:, -1], pixels[:, :, 0], pixels[:, :, -1]], 1)
+    if invert or (invert is None and edge.median() > 0.5):
+        pixels = 1 - pixels
+    if centre:
+        return _centred(pixels, height, width, path).reshape(1, *shape)
+    resized = interpolate(pixels[None], (height, width), mode="bilinear", antialias=True)
+    return resized.clamp(0, 1).reshape(1, *shape)
+
+
+def _centred(pixels: Tensor, height: int, width: int, path: Path) -> Tensor:
+    from torch.nn.functional import interpolate
+
+    pixels = (pixels - pixels.median()).clamp(min=0)
+    pixels = pixels / pixels.max().clamp(min=1e-6)
+    ink = pixels.amax(0) > 0.5
+    if not ink.any() or ink.all():
+        raise DataError(f"nothing stands out from the ground of image {path.name!r}: crop it")
+    rows, columns = (ink.any(axis).nonzero()[:, 0] for axis in (1, 0))
+    cut = pixels[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    scale = 20 / 28 * min(height / cut.shape[1], width / cut.shape[2])
+    size = [max(1, round(side * scale)) for side in cut.shape[1:]]
+    cut = interpolate(cut[None], size, mode="bilinear", antialias=True)[0].clamp(0, 1)
+    mass = cut.sum(0)
+    frame = torch.zeros(len(pixels), height, width)
+    corner = []
+    for axis, (side, room) in enumerate(zip(size, (height, width), strict=True)):
+        middle = (mass.sum(1 - axis) * torch.arange(side)).sum() / mass.sum()
+        corner.append(int(min(max(round((room - 1) / 2 - middle.item()), 0), room - side)))
+    top, left = corner
+    frame[:, top : top + size[0], left : left + size[1]] = cut
+    return frame
 
 
 def _images_in(folder: Path) -> list[Path]:

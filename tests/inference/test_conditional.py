@@ -160,3 +160,31 @@ def test_replicates_leave_alone_what_the_law_does_not_count(halves: pg.Run) -> N
     assert_close(replicas[:, :, 0], x[:, 0].expand(3, 30), rtol=0, atol=0)
     assert not torch.equal(replicas[0, :, 1], x[:, 1])
     assert pg.check(halves, (x, seen), draws=100)["posterior predictive"].status == "pass"
+
+
+class Ignorant(Shifted):
+    """The label shifts the prior of the code, and the guide learns nothing beside it."""
+
+    def prior(self, label: Tensor) -> dist.TorchDistribution:
+        """Of the code, given the label."""
+        return dist.Normal(5.0 * label[:, None], 1.0).to_event(1)
+
+    def model(self, x: Tensor, label: Tensor) -> None:
+        """The story."""
+        with pyro.plate("observations", len(x)):
+            pyro.sample("z", self.prior(label))
+            pyro.sample("x", dist.Normal(0.0, self.raw.exp()).expand([3]).to_event(1), obs=x)
+
+    def guide(self, x: Tensor, label: Tensor) -> None:
+        """The prior."""
+        with pyro.plate("observations", len(x)):
+            pyro.sample("z", self.prior(label))
+
+
+def test_a_code_that_only_repeats_its_prior_is_idle_however_the_prior_varies(
+    labelled: tuple[pg.Run, tuple[Tensor, Tensor]],
+) -> None:
+    run, data = labelled
+    found = pg.check(as_it_is(Ignorant(), data), data, draws=50)["active units"]
+    assert (found.figure, found.status) == (0.0, "fail")
+    assert pg.check(run, data, draws=50)["active units"].figure == 1.0
