@@ -75,7 +75,7 @@ def check(
 
 
 def _at_rest(run: Run) -> Finding:
-    if getattr(run.settings, "method", "svi") == "em":
+    if run.settings.method == "em":
         return converged(run.history, run.settings.tolerance)
     return settled(run.history)
 

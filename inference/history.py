@@ -16,13 +16,17 @@ from ppl_gen.errors import RunError
 class Epoch:
     """One pass over the data. Figures are means per datum, in nats unless said.
 
+    With ``method="em"`` an epoch is one iteration, and what has no meaning there is NaN.
+
     Attributes:
         epoch: Its number, from 1.
-        steps: Optimiser steps taken by its end, in all.
+        steps: Optimiser steps or M-steps taken by its end, in all.
         seconds: Wall time by its end.
-        learning_rate: At its end.
+        learning_rate: At its end; of mini-batch EM the weight of the last batch's statistics.
         kl_weight: Factor on the KL term.
-        elbo: Evidence lower bound (training data, unweighted); NaN where a weight hides it.
+        elbo: Evidence lower bound (training data, unweighted); NaN where a weight hides it. Of EM
+            the log-likelihood, at the parameters that the epoch ends with; in mini-batches at
+            those each batch met.
         reconstruction: Expected log-likelihood; NaN where latents are enumerated.
         kl: Divergence of guide from prior.
         bits_per_dim: Negative ELBO in bits per observed number.
@@ -45,7 +49,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class History:
-    """The epochs of a fit, in order.
+    """The epochs of a fit, in order; of several starts of EM, those of the one that was kept.
 
     ``history["elbo"]`` is one figure of every epoch, ``history[-1]`` the last epoch's record.
     """

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MEMORY = 128 * 2**20
 
 
-class _Bytes(TorchDispatchMode):
+class Bytes(TorchDispatchMode):
     """Count the bytes of everything that is computed."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ def plan(sampler: Sampler, batch: Batch, draws: int, memory: int, predict: bool)
     part = next(sampler.window.slices(batch, few))
     with torch.random.fork_rng(), sampler.window.showing(batch, part) as shown:
         sampler.draw(shown, 2)
-        with _Bytes() as counted:
+        with Bytes() as counted:
             sampler.draw(shown, 4, predict=predict)
     cell = max(1, counted.total // (4 * few))
     cells = max(1, memory // cell)

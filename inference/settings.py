@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
@@ -21,15 +21,37 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
     "adagrad": torch.optim.Adagrad,
 }
 
+# What only steps along a gradient have, which EM does not take.
+OF_GRADIENTS = frozenset(
+    {
+        "learning_rate",
+        "optimizer",
+        "schedule",
+        "clip",
+        "particles",
+        "kl_weight",
+        "kl_warmup",
+        "free_bits",
+        "patience",
+    }
+)
+
 
 @dataclass(frozen=True)
 class Settings:
     """How a story is fitted.
 
     Attributes:
-        epochs: Passes over the data; by default as many as make 3,000 steps, and at least 20.
+        method: svi, stochastic variational inference, or em, expectation and maximisation, for
+            stories that have it, as mixtures do: maximum likelihood, in far fewer passes.
+        epochs: Passes over the data; by default as many as make 3,000 steps, and at least 20; of
+            EM 1,000 at most where a step takes all rows.
         seed: Draws everything: first weights of a story of ppl-gen, order of rows, noise.
-        batch_size: Rows a step; by default 128, or all of them where the story needs all.
+        batch_size: Rows a step; by default 128, or all of them with EM or where the story needs
+            all.
+        restarts: Starts of EM, of which the one that ends best is kept; by default 5, or 1 where
+            the number of components is sought, which begins with more than enough of them.
+        tolerance: EM stops when the log-likelihood rises by no more than this, in nats per datum.
         learning_rate: Of the optimiser, at the start. Small data and few parameters bear 0.01.
         optimizer: One of torch's: adam, adamw, sgd, rmsprop, adagrad; with options of its own as
             in "adam(eps=1e-4)" or "sgd(momentum=0.9)".
@@ -45,9 +67,12 @@ class Settings:
         device: auto, cpu, cuda, or cuda:1.
     """
 
+    method: Literal["svi", "em"] = "svi"
     epochs: int | None = None
     seed: int = 0
     batch_size: int | None = None
+    restarts: int | None = None
+    tolerance: float = 1e-6
     learning_rate: float = 3e-3
     optimizer: str = "adam"
     schedule: Literal["constant", "cosine"] = "cosine"
@@ -60,12 +85,13 @@ class Settings:
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        _check("method", self.method in ("svi", "em"), "svi or em", self.method)
         _check("particles", self.particles >= 1, "at least 1", self.particles)
         for name in ("learning_rate", "kl_weight"):
             _check(name, 0 < getattr(self, name) < float("inf"), "positive", getattr(self, name))
-        for name in ("kl_warmup", "free_bits"):
+        for name in ("kl_warmup", "free_bits", "tolerance"):
             _check(name, getattr(self, name) >= 0, "at least 0", getattr(self, name))
-        for name in ("epochs", "batch_size", "patience"):
+        for name in ("epochs", "batch_size", "restarts", "patience"):
             value = getattr(self, name)
             _check(name, value is None or value >= 1, "at least 1", value)
         _check("clip", self.clip is None or self.clip > 0, "positive", self.clip)
@@ -74,9 +100,13 @@ class Settings:
             "schedule", self.schedule in ("constant", "cosine"), "constant or cosine", self.schedule
         )
         self.make_optimizer([torch.zeros(1, requires_grad=True)])
+        if self.method == "em":
+            self._check_no_gradient_is_set()
 
     def epochs_of(self, batches: int) -> int:
-        """How many passes there are over so many batches."""
+        """How many passes there are over so many batches, at most."""
+        if self.method == "em" and batches == 1:
+            return self.epochs or 1000
         return self.epochs or max(20, -(-3000 // batches))
 
     def kl_weight_at(self, epoch: int) -> float:
@@ -104,6 +134,15 @@ class Settings:
             raise ValueError(
                 f"optimizer must take its options, got {self.optimizer!r}: {error}"
             ) from error
+
+    def _check_no_gradient_is_set(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in OF_GRADIENTS and value != field.default:
+                raise ValueError(
+                    f"{field.name} must be left out with method='em', which takes no steps along "
+                    f"a gradient, got {value!r}: leave it out, or take method='svi'"
+                )
 
     def torch_device(self) -> torch.device:
         """The device to work on.

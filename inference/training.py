@@ -1,0 +1,178 @@
+"""The state of a fit, however it climbs: data, structure, history, and the weights to keep."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pyro
+from pyro.infer import is_validation_enabled
+
+from ppl_gen.errors import DataError, StoryError
+from ppl_gen.inference.batches import Batches, prepare
+from ppl_gen.inference.history import Epoch, History
+from ppl_gen.inference.pair import Pair
+from ppl_gen.inference.progress import Reporter
+from ppl_gen.inference.run import Run, record_of
+from ppl_gen.inference.settings import Settings
+from ppl_gen.inference.structure import Structure, examine
+
+DEFAULT_BATCH = 128
+
+# ELBO, reconstruction and KL, in nats per datum; NaN for what has no meaning.
+Figures = tuple[float, float, float]
+UNKNOWN: Figures = (math.nan, math.nan, math.nan)
+
+
+class Training(ABC):
+    """What goes on from epoch to epoch.
+
+    Args:
+        pair: The programs to train.
+        data: Rows to learn from, of any form that ``fit`` takes; None for programs that hold them.
+        validation: Rows to watch, of the same form, or None.
+        kwargs: Further arguments of both programs.
+        settings: How to fit.
+        warm_start: Whether to go on from the parameters the story has.
+
+    Raises:
+        StoryError: If model, guide and data do not fit each other.
+        DataError: If the data cannot be used.
+    """
+
+    def __init__(
+        self,
+        pair: Pair,
+        data: Any,
+        validation: Any,
+        kwargs: dict[str, Any],
+        settings: Settings,
+        warm_start: bool,
+    ) -> None:
+        self.pair, self.kwargs, self.settings = pair, kwargs, settings
+        self.warm_start = warm_start
+        device = settings.torch_device()
+        part, arguments = prepare(data, pair.model, kwargs)
+        size = 1 if part is None else len(part)
+        if settings.batch_size is not None and settings.batch_size > size:
+            raise DataError(
+                f"batch_size must be at most the number of data, {size}, got "
+                f"{settings.batch_size}: lower it, or leave it out"
+            )
+        rows = min(settings.batch_size or DEFAULT_BATCH, size)
+        self.batches = Batches(part, arguments, rows, device)
+        pair.train(False)
+        self.structure = self._examined()
+        self.batches.batch_size = self.rows_a_step()
+        self.epochs = settings.epochs_of(self.batches.count)
+        self.valid = None
+        if validation is not None:
+            rows_valid, count = prepare(validation, pair.model, kwargs)
+            self.valid = Batches(rows_valid, count, 1, device)
+            self.valid.batch_size = min(
+                self.valid.size,
+                max(1000, rows) if self.structure.takes_batches else self.valid.size,
+            )
+        self.record = record_of(data, part, arguments)
+        self.epochs_done: list[Epoch] = []
+        self.steps = 0
+        self.kept = pair.snapshot()
+
+    @abstractmethod
+    def rows_a_step(self) -> int:
+        """How many rows a step takes, given what the programs can be given."""
+
+    @abstractmethod
+    def run(self, report: Reporter) -> None:
+        """Find first weights, and climb from them."""
+
+    @abstractmethod
+    def train(self, epoch: int) -> Figures:
+        """Change the weights by one pass over the data; figures of the training data."""
+
+    @abstractmethod
+    def watch(self) -> Figures:
+        """Figures of the validation data; NaN without."""
+
+    @abstractmethod
+    def rates(self, epoch: int) -> tuple[float, float]:
+        """Learning rate and factor on the KL term at the end of an epoch."""
+
+    @abstractmethod
+    def keep(self, epoch: Epoch) -> bool:
+        """Keep the weights if they are the ones to keep; say whether to stop."""
+
+    def climb(self, report: Reporter) -> None:
+        """Take every epoch, until the last or until one says to stop."""
+        validate = is_validation_enabled()
+        begun = time.perf_counter()
+        for number in range(1, self.epochs + 1):
+            # What torch and Pyro check at every site is checked once on every row, then trusted.
+            with pyro.validation_enabled(validate and number == 1), quiet():
+                figures = self.train(number)
+                valid = self.watch()
+            epoch = self._record(number, time.perf_counter() - begun, figures, valid)
+            self.epochs_done.append(epoch)
+            report(epoch)
+            if self.keep(epoch):
+                break
+
+    def result(self) -> Run:
+        """The run so far, with the weights that were kept."""
+        self.pair.load_state(self.kept)
+        self.pair.train(False)
+        return Run(
+            pair=self.pair,
+            structure=self.structure,
+            settings=replace(self.settings, batch_size=self.batches.batch_size, epochs=self.epochs),
+            history=History(tuple(self.epochs_done)),
+            data=self.record,
+            kwargs=self.kwargs,
+        )
+
+    def become(self, story: Any) -> None:
+        """Train another story from here on, of the same kind, from the weights that it has."""
+        # What the story before put into Pyro's store is not the new one's.
+        pyro.get_param_store().clear()
+        self.pair.story, self.pair.model, self.pair.guide = story, story.model, story.guide
+        self.pair.to(self.settings.torch_device())
+        self.pair.train(False)
+        self.structure = self._examined()
+        self.kept = self.pair.snapshot()
+
+    def _examined(self) -> Structure:
+        """The structure of the programs, traced with as many rows as a step has."""
+        batches = self.batches
+        return examine(self.pair, batches.example, batches.size, batches.batch_size, self.kwargs)
+
+    def _record(self, number: int, seconds: float, figures: Figures, valid: Figures) -> Epoch:
+        elements = self.structure.elements if self.batches.part is not None else 0
+        bits = -figures[0] / (elements * math.log(2)) if elements else math.nan
+        return Epoch(number, self.steps, seconds, *self.rates(number), *figures, bits, *valid)
+
+
+def check_batch_size(structure: Structure, asked: int | None, size: int) -> None:
+    """Refuse mini-batches of programs that need all the data.
+
+    Raises:
+        StoryError: If they do, and fewer rows are asked for.
+    """
+    if structure.needs_all and asked is not None and asked < size:
+        raise StoryError(
+            f"batch_size must be left out or {size}, got {asked}: {structure.needs_all}, so "
+            "every step needs all the data"
+        )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence what Pyro warns of when a loss is not finite: the fit says it itself."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Encountered ")
+        yield
