@@ -96,8 +96,8 @@ def pareto_khat(log_weights: Tensor) -> Tensor:
         log_weights: In nats, shape ``(S, N)``; at least 25 draws.
 
     Returns:
-        Shape parameters, ``(N,)``; NaN with fewer draws. Minus infinity where all weights are
-        equal, as they are for an exact guide.
+        Shape parameters, ``(N,)``; NaN with fewer draws. Minus infinity where the largest weights
+        are equal, as all are for an exact guide.
 
     Reference:
         Vehtari et al. (2024), https://arxiv.org/abs/1507.02646; as a check of variational
@@ -109,8 +109,11 @@ def pareto_khat(log_weights: Tensor) -> Tensor:
     from arviz_stats.base import array_stats  # pyright: ignore[reportPrivateImportUsage]
 
     weights = log_weights.double().cpu()
-    # Spreads below single precision's noise are those of an exact guide, and have no tail to fit.
-    varied = weights.amax(0) - weights.amin(0) > 1e-3
+    # Spreads below single precision's noise have no tail to fit: all weights are equal for an exact
+    # guide, and the largest of them where a discrete guide draws one value again and again.
+    length = math.ceil(min(draws / 5, 3 * math.sqrt(draws)))
+    tail = weights.topk(length + 1, dim=0).values
+    varied = tail[0] - tail[-1] > 1e-3
     khat = torch.full((data,), -math.inf, dtype=torch.float64)
     if varied.any():
         # ArviZ takes log-likelihoods, whose negatives are the log-weights of leave-one-out.

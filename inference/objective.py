@@ -203,12 +203,17 @@ def culprit(model: Nodes, guide: Nodes) -> str | None:
     """Name the first site whose value or log-density is not finite, guide before model."""
     for program, nodes in (("guide", guide), ("model", model)):
         for name, node in nodes.items():
-            if not torch.as_tensor(node["value"]).isfinite().all():
-                return f"the value of site {name!r} in the {program}"
+            given = torch.as_tensor(node["value"])
             try:
-                log_prob = node["fn"].log_prob(node["value"])
+                log_prob = node["fn"].log_prob(given)
             except ValueError:
+                log_prob = None
+            scored = log_prob is not None and bool(log_prob.isfinite().all())
+            # Data may be NaN where a law takes that for a value that is missing.
+            if not given.isfinite().all() and not (scored and node["is_observed"]):
+                return f"the value of site {name!r} in the {program}"
+            if log_prob is None:
                 return f"the distribution of site {name!r} in the {program}"
-            if not log_prob.isfinite().all():
+            if not scored:
                 return f"the log-density of site {name!r} in the {program}"
     return None

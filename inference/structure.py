@@ -291,7 +291,7 @@ def _is_derived(node: dict[str, Any]) -> bool:
 def _elements(model: Nodes, data_plates: frozenset[str], rows: int) -> float:
     """Observed numbers per datum."""
     observed = sum(
-        node["value"].numel()
+        int((~node["value"].isnan()).sum())
         for node in model.values()
         if node["is_observed"] and isinstance(node["value"], Tensor) and not _is_derived(node)
     )

@@ -103,7 +103,8 @@ def blame(program: str) -> Iterator[None]:
     """Turn what a user's program raises into one sentence that names the line in it."""
     try:
         yield
-    except PplGenError:
+    except PplGenError as error:
+        error.args = (_first_line(error),)  # Pyro appends the shapes of the trace so far
         raise
     except Exception as error:
         where = ""

@@ -48,11 +48,14 @@ class Story(Component, ABC):
             without changing the story, as the components of a mixture can. Draws are then
             relabelled to agree with each other.
         indices: Discrete sites whose values number entries of that dimension.
+        takes_units: Whether it measures the data in their own spread, so that columns may have any
+            units.
     """
 
-    dims: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    dims: Mapping[str, tuple[str, ...]] = {}
     exchangeable: ClassVar[str | None] = None
     indices: ClassVar[tuple[str, ...]] = ()
+    takes_units: ClassVar[bool] = False
 
     def start(self, *batch: Any, **named: Any) -> None:
         """Take first weights from the data; :func:`ppl_gen.fit` calls it once, before it begins.

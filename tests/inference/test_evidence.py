@@ -141,3 +141,11 @@ def test_draws_at_once_weigh_as_draws_alone() -> None:
         assert one.log_weights.shape == other.log_weights.shape == (400, 40)
         difference = one.log_weights.logsumexp(0).mean() - other.log_weights.logsumexp(0).mean()
         assert abs(difference.item()) < 0.1
+
+
+def test_weights_whose_largest_are_equal_have_no_tail() -> None:
+    """A discrete guide draws its best value again and again."""
+    generator = torch.Generator().manual_seed(0)
+    values = torch.tensor([0.0, -1.0, -3.0])
+    weights = values[torch.randint(3, (1000, 4), generator=generator)]
+    assert_close(pareto_khat(weights), torch.full((4,), -math.inf, dtype=torch.float64))
