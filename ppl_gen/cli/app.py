@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ppl_gen as pg
-from ppl_gen.cli import commands, comparing, conditional, fitting
+from ppl_gen.cli import commands, comparing, conditional, fitting, predicting
 from ppl_gen.cli.console import complain, show
 from ppl_gen.cli.demo import demo
 from ppl_gen.cli.options import first_line, nearest, run_command, show_choices
@@ -20,6 +20,7 @@ COMMANDS = {
     "fit": fitting.fit,
     "check": commands.check,
     "compare": comparing.compare,
+    "predict": predicting.predict,
     "sample": commands.sample,
     "redraw": conditional.redraw,
     "complete": conditional.complete,

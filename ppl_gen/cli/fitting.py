@@ -282,7 +282,8 @@ def fit_and_tell(
     """
     if isinstance(story, Pair) and isinstance(story.guide, AutoGuide):
         output.note(f"the guide is Pyro's {type(story.guide).__name__}")
-    if data is not None and (ratio := _scale_ratio(data)) > 100:
+    indifferent = isinstance(story, Story) and story.takes_units
+    if data is not None and not indifferent and (ratio := _scale_ratio(data)) > 100:
         output.note(f"the columns differ in scale by a factor of {ratio:.0f}: see --standardise")
     before = _stamp(out)
     try:
@@ -301,6 +302,10 @@ def fit_and_tell(
     except KeyboardInterrupt:
         saved = f"; the last whole epoch is in {shown(out)}" if _stamp(out) != before else ""
         raise KeyboardInterrupt(f"interrupted{saved}") from None
+    if isinstance(story, Story):
+        for name, value in run.story.arguments.items():
+            if isinstance(value, int) and isinstance(story.arguments.get(name), str):
+                output.note(f"{name}: {value}, as many as the data call for")
     show(summary(run, out))
     return run
 
@@ -308,10 +313,12 @@ def fit_and_tell(
 def summary(run: Run, out: Path) -> str:
     last = run.history.epochs[-1]
     valid = [e for e in run.history if not math.isnan(e.valid_elbo)]
-    best = max(valid, key=lambda e: e.valid_elbo, default=None)
-    held_out = (
-        f", best on validation data {best.valid_elbo:.3f} (epoch {best.epoch})" if best else ""
-    )
+    held_out = ""
+    if valid and run.settings.method == "em":
+        held_out = f", on validation data {last.valid_elbo:.3f}"
+    elif valid:
+        best = max(valid, key=lambda e: e.valid_elbo)
+        held_out = f", best on validation data {best.valid_elbo:.3f} (epoch {best.epoch})"
     story = f" --story {shown(Path(run.pair.origin['file']))}" if run.pair.origin else ""
     return (
         f"{shown(out)}: {last.epoch} epochs in {last.seconds:.1f} s, "

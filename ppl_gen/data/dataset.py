@@ -158,6 +158,8 @@ class Dataset:
         categories: How many categories there are, for ``Support.CATEGORIES`` only.
         label_names: What the classes are called, class 0 first.
         column_names: What the columns of a table are called.
+        rows: Which row of the source each row of train, valid and test is, from 0, where they were
+            divided at random.
         source: JSON-able arguments with which ``load`` gives the same data again.
 
     Raises:
@@ -172,6 +174,7 @@ class Dataset:
     categories: int | None = None
     label_names: tuple[str, ...] | None = None
     column_names: tuple[str, ...] | None = None
+    rows: tuple[Tensor, Tensor, Tensor] | None = None
     source: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -203,13 +206,17 @@ class Dataset:
         return f"Dataset({self.name!r}, {rows} rows of shape {self.shape}, {self.support.value})"
 
 
-def shuffled_parts(whole: Part, generator: Generator, name: str) -> tuple[Part, Part, Part]:
+def divided(
+    name: str, support: Support, whole: Part, generator: Generator, **known: Any
+) -> Dataset:
     """Divide rows at random: 15 % each for valid and test, the rest for train.
 
     Args:
+        name: What the data are called.
+        support: The set in which every entry of an observation lies.
         whole: All rows.
         generator: What the permutation is drawn with.
-        name: The data, as the sentence should call them.
+        **known: Further fields of the data set.
 
     Raises:
         DataError: If there are fewer than 3 rows.
@@ -222,7 +229,8 @@ def shuffled_parts(whole: Part, generator: Generator, name: str) -> tuple[Part, 
     held_out = max(1, round(0.15 * rows))
     order = torch.randperm(rows, generator=generator)
     train, valid, test = order.split([rows - 2 * held_out, held_out, held_out])
-    return whole[train], whole[valid], whole[test]
+    parts = whole[train], whole[valid], whole[test]
+    return Dataset(name, support, *parts, rows=(train, valid, test), **known)
 
 
 def last_sixth(whole: Part, name: str) -> tuple[Part, Part]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from ppl_gen.data.dataset import Dataset, Part, seeded, shuffled_parts
+from ppl_gen.data.dataset import Dataset, Part, divided, seeded
 from ppl_gen.data.support import Support
 
 LINES = {
@@ -32,7 +32,8 @@ def load_embedded(name: str, seed: int) -> Dataset:
     if name == "digits":
         x, support = x.reshape(-1, 1, 8, 8) / 16, Support.UNIT_INTERVAL
     whole = Part((x, torch.from_numpy(bunch.target).long()))
-    train, valid, test = shuffled_parts(whole, seeded(seed), name)
     label_names = tuple(str(label) for label in bunch.target_names)
     columns = None if x.ndim > 2 else tuple(str(column) for column in bunch.feature_names)
-    return Dataset(name, support, train, valid, test, label_names=label_names, column_names=columns)
+    return divided(
+        name, support, whole, seeded(seed), label_names=label_names, column_names=columns
+    )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ppl_gen.data.arrays import read_arrays
-from ppl_gen.data.dataset import Dataset, Part, last_sixth, seeded, shuffled_parts
+from ppl_gen.data.dataset import Dataset, Part, divided, last_sixth, seeded
 from ppl_gen.data.images import read_images
 from ppl_gen.data.observations import Observations, cause
 from ppl_gen.data.support import Support, inferred_support
@@ -45,23 +45,14 @@ def load_file(
         raise DataError(f"{str(path)!r} cannot be read: {cause(error)}") from error
     scale = _is_picture(pieces, support)
     parts = {name: _part(piece, scale) for name, piece in pieces.items()}
-    if "all" in parts:
-        train, valid, test = shuffled_parts(parts["all"], seeded(seed), path.name)
-    elif "valid" in parts:
-        train, valid, test = parts["train"], parts["valid"], parts["test"]
-    else:
-        train, valid = last_sixth(parts["train"], path.name)
-        test = parts["test"]
     first = next(iter(pieces.values()))
-    data = Dataset(
-        path.name,
-        Support.REAL,
-        train,
-        valid,
-        test,
-        label_names=first.label_names,
-        column_names=first.column_names,
-    )
+    names = {"label_names": first.label_names, "column_names": first.column_names}
+    if "all" in parts:
+        data = divided(path.name, Support.REAL, parts["all"], seeded(seed), **names)
+    else:
+        held = [parts["train"], parts["valid"]] if "valid" in parts else []
+        train, valid = held or last_sixth(parts["train"], path.name)
+        data = Dataset(path.name, Support.REAL, train, valid, parts["test"], **names)
     values = torch.cat([part.x for part in data.parts])
     if values.isnan().any():
         return data

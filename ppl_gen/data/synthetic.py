@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-from ppl_gen.data.dataset import Dataset, Part, seeded, shuffled_parts
+from ppl_gen.data.dataset import Dataset, Part, divided, seeded
 from ppl_gen.data.support import Support
 from ppl_gen.errors import DataError
 
@@ -38,7 +38,7 @@ def load_synthetic(name: str, seed: int, size: int | None) -> Dataset:
     draw, support = DRAWS[name]
     generator = seeded(seed)
     whole = Part(draw(size, generator))
-    return Dataset(name, support, *shuffled_parts(whole, generator, name))
+    return divided(name, support, whole, generator)
 
 
 def moons(size: int, generator: Generator) -> tuple[Tensor, Tensor]:
