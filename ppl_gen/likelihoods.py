@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -64,6 +65,10 @@ class Likelihood(Component, ABC):
             Shape ``(outputs, *shape)``.
         """
 
+    def mean(self, decoded: Tensor) -> Tensor:
+        """The expected observation, shape ``(*, *shape)``, for ``(*, outputs, *shape)``."""
+        return self(decoded).mean
+
     def numbers(self, decoded: Tensor) -> tuple[Tensor, ...]:
         """Split ``(*, outputs, *shape)`` into ``outputs`` tensors of shape ``(*, *shape)``."""
         expected = (self.outputs, *self.shape)
@@ -81,17 +86,25 @@ class Bernoulli(Likelihood):
 
     Args:
         shape: Shape of one observation.
+        grey: Whether values between 0 and 1 are scored as well, each as the mean log-likelihood
+            over its binarisations, :math:`x_d \log p_d + (1 - x_d) \log(1 - p_d)`. That is no
+            density of grey values: compare it with the same formula only.
 
     Raises:
         ValueError: If ``shape`` is empty or holds a size below 1.
+        TypeError: If ``grey`` is not a truth value.
     """
 
-    def __init__(self, shape: Sequence[int]) -> None:
+    def __init__(self, shape: Sequence[int], grey: bool = False) -> None:
         super().__init__(shape, outputs=1)
+        if not isinstance(grey, bool):
+            raise TypeError(f"grey must be True or False, got {grey!r}")
+        self.grey = grey
 
     def forward(self, decoded: Tensor) -> TorchDistribution:
         (logits,) = self.numbers(decoded)
-        return dist.Bernoulli(logits=logits).to_event(len(self.shape))
+        validate = False if self.grey else None
+        return dist.Bernoulli(logits=logits, validate_args=validate).to_event(len(self.shape))
 
     def start(self, x: Tensor) -> Tensor:
         return x.float().mean(0).clamp(1e-3, 1 - 1e-3).logit()[None]
@@ -175,6 +188,10 @@ class Categorical(Likelihood):
         logits = torch.stack(self.numbers(decoded), dim=-1)
         return dist.Categorical(logits=logits).to_event(len(self.shape))
 
+    def mean(self, decoded: Tensor) -> Tensor:
+        weights = torch.stack(self.numbers(decoded), dim=-1).softmax(-1)
+        return weights @ torch.arange(self.outputs).to(weights)
+
     def start(self, x: Tensor) -> Tensor:
         counts = torch.stack([(x == value).float().sum(0) for value in range(self.outputs)])
         return ((counts + 1) / (len(x) + self.outputs)).log()
@@ -203,6 +220,73 @@ class Poisson(Likelihood):
 
     def start(self, x: Tensor) -> Tensor:
         return _inverse_softplus(x.float().mean(0))[None]
+
+
+class Completed(dist.MaskedDistribution):
+    """A law of elements of which some are known: these are as they are, and cost nothing.
+
+    Args:
+        law: The law of every element by itself, batch shape ``(*)``.
+        unknown: Which elements are to be drawn and scored, of a shape that broadcasts with it.
+        known: Values of the others, of a shape that broadcasts with it.
+    """
+
+    arg_constraints: ClassVar[dict] = {}
+
+    def __init__(self, law: TorchDistribution, unknown: Tensor, known: Tensor) -> None:
+        super().__init__(law, unknown)
+        self.unknown = unknown.expand(self.batch_shape)
+        self.known = known.expand(self.batch_shape)
+
+    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> Completed:
+        """The same law, once for each entry of a larger batch."""
+        shape = torch.Size(batch_shape)
+        law = self.base_dist.expand(shape)
+        return Completed(law, self.unknown.expand(shape), self.known.expand(shape))
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Draw what is unknown, beside what is known."""
+        return self._filled(self.base_dist.sample(torch.Size(sample_shape)))
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """As :meth:`sample`, with a gradient."""
+        return self._filled(self.base_dist.rsample(torch.Size(sample_shape)))
+
+    @property
+    def mean(self) -> Tensor:
+        """What is expected: of known elements their value."""
+        return self._filled(self.base_dist.mean)
+
+    @property
+    def variance(self) -> Tensor:
+        """That of unknown elements; 0 of known ones."""
+        return torch.where(self.unknown, self.base_dist.variance, 0)
+
+    def _filled(self, values: Tensor) -> Tensor:
+        return torch.where(self.unknown, values, self.known.to(values.dtype))
+
+
+def completed(law: TorchDistribution, unknown: Tensor, known: Tensor) -> TorchDistribution:
+    """The law of an observation of which some elements are known.
+
+    Args:
+        law: Of batch shape ``(*)`` and event shape ``shape``, independent among elements.
+        unknown: Which elements are not known, ``(*, *shape)``, True or False.
+        known: Their values, ``(*, *shape)``; those of unknown elements are not looked at.
+
+    Returns:
+        A law of the same shapes that scores unknown elements only, and draws only them.
+
+    Raises:
+        ValueError: If the law is not one of independent elements.
+    """
+    if not isinstance(law, dist.Independent) or law.base_dist.event_shape:
+        raise ValueError(
+            "the seen part of an observation can be told apart only if the likelihood is of "
+            f"independent elements, got {type(law).__name__}: take another likelihood"
+        )
+    events = law.reinterpreted_batch_ndims
+    return Completed(law.base_dist, unknown, known).to_event(events)
 
 
 def _inverse_softplus(value: Tensor) -> Tensor:
