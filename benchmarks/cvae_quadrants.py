@@ -5,7 +5,7 @@ https://papers.nips.cc/paper/5775-learning-structured-output-representation-usin
 in the form of Pyro's ``examples/cvae``: grey values are scored by the Bernoulli cross-entropy of
 the unseen pixels, summed over them, in nats. The negative ELBO has 10 draws an image.
 
-    python benchmarks/cvae_quadrants.py --root DATA       # three fits, under an hour on two quiet cores
+    python benchmarks/cvae_quadrants.py --root DATA       # three fits, under an hour on two cores
 """
 
 from __future__ import annotations

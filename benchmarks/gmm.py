@@ -129,8 +129,8 @@ def posteriors(x: Tensor, named: str) -> None:
             relative = (ours.mean(0) / theirs.mean(0) - 1).abs().max()
             ratio = ours.std(0) / theirs.std(0)
             print(
-                f"{named}, {posterior} guide against NUTS, {name}: means at most {away:.2f} posterior sds "
-                f"apart ({relative:.1%} of themselves), sds {ratio.min():.2f} to "
+                f"{named}, {posterior} guide against NUTS, {name}: means at most {away:.2f} "
+                f"posterior sds apart ({relative:.1%} of themselves), sds {ratio.min():.2f} to "
                 f"{ratio.max():.2f} of NUTS's; asked: within 10 %",
                 flush=True,
             )

@@ -97,10 +97,11 @@ def prepare(
     part = as_part(data)
     required, most = _positional(model, kwargs)
     arguments = max(1, required) if isinstance(data, Part | Dataset) else len(part.columns)
-    if arguments > len(part.columns):
+    if arguments > len(part.columns) or arguments < required:
         raise DataError(
             f"the model requires {required} arguments, the data have {len(part.columns)} "
-            "column(s): give the others as a tuple of columns, or by name with kwargs={...}"
+            "column(s): give all of them as a tuple of columns, or the others by name with "
+            "kwargs={...}"
         )
     if arguments > most:
         raise DataError(

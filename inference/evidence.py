@@ -112,8 +112,9 @@ def pareto_khat(log_weights: Tensor) -> Tensor:
     # Spreads below single precision's noise have no tail to fit: all weights are equal for an exact
     # guide, and the largest of them where a discrete guide draws one value again and again.
     length = math.ceil(min(draws / 5, 3 * math.sqrt(draws)))
-    tail = weights.topk(length + 1, dim=0).values
-    varied = tail[0] - tail[-1] > 1e-3
+    largest = weights.topk(length + 1, dim=0).values
+    tail = torch.where(largest > largest[-1], largest, math.inf)
+    varied = largest[0] - tail.amin(0) > 1e-3
     khat = torch.full((data,), -math.inf, dtype=torch.float64)
     if varied.any():
         # ArviZ takes log-likelihoods, whose negatives are the log-weights of leave-one-out.

@@ -98,7 +98,7 @@ def outside_support(name: str, law: Any, value: Tensor, inside: Tensor, data: bo
     kind = type(base_of(law)).__name__
     remedy = (
         "transform the data (data.load(..., binarise=...) makes 0 and 1 of an image), or take a "
-        "likelihood whose support they are in"
+        "likelihood whose support they are in; bernoulli(grey=True) scores grey values"
         if data
         else "let the guide draw from the prior's support"
     )

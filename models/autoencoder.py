@@ -36,8 +36,8 @@ class AutoEncoder(Story):
     Args:
         shape: Shape of one observation, such as (64,) or (1, 28, 28).
         latent: Size of the code.
-        likelihood: Law of an observation given its code: bernoulli, gaussian,
-            gaussian(scale='per-pixel'), categorical(categories=16) or poisson.
+        likelihood: Law of an observation given its code: bernoulli, bernoulli(grey=True),
+            gaussian, gaussian(scale='per-pixel'), categorical(categories=16) or poisson.
         network: Kind of encoder and decoder: mlp, or conv for images.
         hidden: Units (mlp) or channels (conv) of each layer, from the observation inwards; by
             default 200 200 (mlp) or 32 64 (conv).

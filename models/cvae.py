@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ppl_gen import conditions, likelihoods, networks, posteriors, priors
 from ppl_gen.component import by_name, whole, whole_sizes
-from ppl_gen.conditions import Condition
+from ppl_gen.conditions import Condition, JointEncoder
 from ppl_gen.errors import StoryError
 from ppl_gen.likelihoods import Likelihood
 from ppl_gen.priors import Prior
@@ -100,7 +100,7 @@ class CVAE(Story):
         size, layers = self.condition.shape, (hidden, activation)
         self.baseline = _Baseline(size, self.likelihood, network, *layers) if baseline else None
         known = [size, self.shape] if baseline else [size]
-        self.reader = networks.JointEncoder(network, known, *layers)
+        self.reader = JointEncoder(network, known, *layers)
         width = self.reader.width
         if isinstance(prior, str):
             by_name(prior, {"conditional": posteriors.DiagonalNormal, **priors.PRIORS}, "prior")
@@ -109,7 +109,7 @@ class CVAE(Story):
             if prior == "conditional"
             else priors.prior(prior, latent)
         )
-        self.encoder = networks.JointEncoder(network, [self.shape, size], *layers)
+        self.encoder = JointEncoder(network, [self.shape, size], *layers)
         self.posterior = posteriors.posterior(posterior, self.encoder.width, latent)
         self.decoder = networks.decoder(
             network, latent + width, self.likelihood.outputs, shape, *layers
@@ -295,7 +295,7 @@ class _Baseline(nn.Module):
     ) -> None:
         super().__init__()
         self.likelihood = likelihood.rebuild()
-        self.reader = networks.JointEncoder(network, [seen], hidden, activation)
+        self.reader = JointEncoder(network, [seen], hidden, activation)
         self.decoder = networks.decoder(
             network, self.reader.width, likelihood.outputs, likelihood.shape, hidden, activation
         )

@@ -16,6 +16,7 @@ from torch.nn.functional import log_softmax
 
 from ppl_gen import likelihoods, networks, posteriors, priors
 from ppl_gen.component import whole, whole_sizes
+from ppl_gen.conditions import JointEncoder
 from ppl_gen.errors import StoryError
 from ppl_gen.likelihoods import Likelihood
 from ppl_gen.priors import Prior
@@ -110,7 +111,7 @@ class M2(Story):
         self.likelihood = likelihoods.likelihood(likelihood, shape)
         layers = (hidden, activation)
         self.classifier = _Classifier(network, self.shape, classes, *layers)
-        self.encoder = networks.JointEncoder(network, [self.shape, (classes,)], *layers)
+        self.encoder = JointEncoder(network, [self.shape, (classes,)], *layers)
         self.posterior = posteriors.posterior(posterior, self.encoder.width, latent)
         self.decoder = networks.decoder(
             network, latent + classes, self.likelihood.outputs, shape, *layers

@@ -33,8 +33,8 @@ class VAE(Story):
         shape: Shape of one observation, such as (64,) or (1, 28, 28).
         latent: Size of the latent code.
         prior: Law of the code: standard-normal, mixture or mixture(components=50).
-        likelihood: Law of an observation given its code: bernoulli, gaussian,
-            gaussian(scale='per-pixel'), categorical(categories=16) or poisson.
+        likelihood: Law of an observation given its code: bernoulli, bernoulli(grey=True),
+            gaussian, gaussian(scale='per-pixel'), categorical(categories=16) or poisson.
         posterior: Law that the guide gives to a code: diagonal, full or point.
         network: Kind of encoder and decoder: mlp, or conv for images.
         hidden: Units (mlp) or channels (conv) of each layer, from the observation inwards; by

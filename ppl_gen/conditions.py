@@ -1,4 +1,4 @@
-"""Conditions: what an observation is given, as numbers that a network can read."""
+"""Conditions: what an observation is given, as numbers, and the network that reads them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ppl_gen import networks
 from ppl_gen.component import Component, built, by_name, whole, whole_sizes
 from ppl_gen.errors import StoryError
 
@@ -217,3 +218,62 @@ def condition(spec: str | Condition, shape: Sequence[int]) -> Condition:
             f"{spec.observation}"
         )
     return spec
+
+
+class JointEncoder(nn.Module):
+    """Features of several tensors that belong together, such as an image and its label.
+
+    Fully connected layers take them as one vector. Convolutions take them as channels of one
+    image, in which a vector fills one channel with each of its numbers. Where there is no image
+    among them, fully connected layers stand in for convolutions.
+
+    Args:
+        spec: A name from ``networks.ENCODERS``, with arguments if any.
+        shapes: Shape of each tensor: images of one height and width, and vectors.
+        hidden: Units (mlp) or channels (conv) of each layer, from the observation inwards;
+            the network's default if not given.
+        activation: A name from ``networks.ACTIVATIONS``; the network's default if not given.
+
+    Attributes:
+        width: Number of features.
+
+    Raises:
+        ValueError: If the specification cannot be read or the network cannot be built.
+        TypeError: If ``spec`` is not a string.
+    """
+
+    def __init__(
+        self,
+        spec: str,
+        shapes: Sequence[tuple[int, ...]],
+        hidden: Sequence[int] | None = None,
+        activation: str | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(spec, str):
+            raise TypeError(f"network must be one of {', '.join(networks.ENCODERS)}, got {spec!r}")
+        flat = issubclass(by_name(spec, networks.ENCODERS, "network")[0], networks.MLPEncoder)
+        images = [] if flat else [shape[-2:] for shape in shapes if len(shape) > 1]
+        self.image = images[0] if images else None
+        sizes = [math.prod(shape) for shape in shapes]
+        if self.image is not None:
+            pixels = math.prod(self.image)
+            each = (n if len(s) == 1 else n // pixels for s, n in zip(shapes, sizes, strict=True))
+            self.encoder = networks.encoder(spec, (sum(each), *self.image), hidden, activation)
+        elif flat:
+            self.encoder = networks.encoder(spec, (sum(sizes),), hidden, activation)
+        else:
+            self.encoder = networks.encoder("mlp", (sum(sizes),), None, activation)
+        self.width = self.encoder.width
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        """The features, shape ``(N, width)``, of tensors of shape ``(N, *shape)`` each."""
+        if self.image is None:
+            return self.encoder(torch.cat([tensor.flatten(1) for tensor in tensors], dim=1))
+        return self.encoder(torch.cat([self._channels(tensor) for tensor in tensors], dim=1))
+
+    def _channels(self, tensor: Tensor) -> Tensor:
+        assert self.image is not None
+        if tensor.ndim == 2:
+            return tensor[:, :, None, None].expand(-1, -1, *self.image)
+        return tensor.reshape(len(tensor), -1, *self.image)

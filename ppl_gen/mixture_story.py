@@ -200,6 +200,11 @@ class MixtureStory(Story):
         covariance = covariance * self.spread.unsqueeze(-1) * self.spread
         return covariance.reshape(-1, *self.shape, *self.shape).expand(self.components, -1, -1)
 
+    @property
+    def df(self) -> Tensor | None:
+        """Degrees of freedom of the components, ``(K,)``; None if they are normal."""
+        return self.globals.centre()["df"] if self.heavy else None
+
     def _values(self, found: Maximum) -> dict[str, Tensor]:
         """Values of the sites in units of the spread, from parameters in these units."""
         values = {"weights": found.weights.clamp(min=1e-12), "loc": found.loc}

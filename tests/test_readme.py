@@ -6,7 +6,12 @@ import sys
 from pathlib import Path
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+BLOCKS = {
+    heading: re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    for heading, text in re.findall(
+        r"^#+ (.*?)\n(.*?)(?=^#+ |\Z)", README, re.DOTALL | re.MULTILINE
+    )
+}
 
 
 def run(code: str, folder: Path) -> str:
@@ -23,16 +28,35 @@ def run(code: str, folder: Path) -> str:
     return done.stdout
 
 
+def test_every_block_of_python_is_tried_here() -> None:
+    tried = {"ppl-gen", "Clusters", "Conditions", "Your own story", "ArviZ, for any Pyro program"}
+    assert {heading for heading, blocks in BLOCKS.items() if blocks} == tried
+
+
 def test_the_first_example_runs_twice(tmp_path: Path) -> None:
     for _ in range(2):
-        assert "verdict:" in run(BLOCKS[0], tmp_path)
+        assert "verdict:" in run(BLOCKS["ppl-gen"][0], tmp_path)
 
     assert (tmp_path / "runs" / "first" / "run.json").is_file()
 
 
+def test_clusters_are_found(tmp_path: Path) -> None:
+    said = run("\n".join(["import ppl_gen as pg", *BLOCKS["Clusters"]]), tmp_path)
+
+    assert "tensor" in said
+
+
+def test_conditions_are_changed_and_seen_parts_completed(tmp_path: Path) -> None:
+    code = "\n".join(["import ppl_gen as pg", *BLOCKS["Conditions"]])
+    code += "\nprint(tuple(redrawn.shape), tuple(completion.draws.shape))"
+
+    assert "(5, 10, 1, 8, 8) (50, 5, 1, 8, 8)" in run(code, tmp_path)
+
+
 def test_the_own_story_and_the_tree_for_arviz_run(tmp_path: Path) -> None:
     """The second builds on the first, as a reader would type them."""
-    said = run("\n".join(BLOCKS[1:]), tmp_path)
+    blocks = BLOCKS["Your own story"] + BLOCKS["ArviZ, for any Pyro program"]
+    said = run("\n".join(blocks), tmp_path)
 
     assert "verdict:" in said
     assert "weight[0]" in said

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,12 +47,15 @@ def load_file(
     scale = _is_picture(pieces, support)
     parts = {name: _part(piece, scale) for name, piece in pieces.items()}
     first = next(iter(pieces.values()))
-    names = {"label_names": first.label_names, "column_names": first.column_names}
+    names: dict[str, Any] = {"label_names": first.label_names, "column_names": first.column_names}
     if "all" in parts:
         data = divided(path.name, Support.REAL, parts["all"], seeded(seed), **names)
     else:
-        held = [parts["train"], parts["valid"]] if "valid" in parts else []
-        train, valid = held or last_sixth(parts["train"], path.name)
+        train, valid = (
+            (parts["train"], parts["valid"])
+            if "valid" in parts
+            else last_sixth(parts["train"], path.name)
+        )
         data = Dataset(path.name, Support.REAL, train, valid, parts["test"], **names)
     values = torch.cat([part.x for part in data.parts])
     if values.isnan().any():

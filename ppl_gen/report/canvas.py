@@ -36,6 +36,8 @@ CLASS_COLOURS = (
     *("#56b4e9", "#8f7a00", "#7a5fc0", "#8c8c8c", "#a0522d"),
 )
 CLASS_MARKERS = ("o", "^", "s", "D")
+LONGEST = 30
+FIRST_WITHOUT_GLYPH = 0x530  # matplotlib's own font has Latin, Greek and Cyrillic before it
 SETTINGS = {
     "axes.edgecolor": LINE,
     "axes.labelcolor": MUTED,
@@ -82,7 +84,8 @@ def svg(figure: Figure, alt: str) -> Markup:
     """The figure as an SVG element; to be called inside :func:`canvas`.
 
     Args:
-        figure: Whose text is all the report's own: text of data goes into the page around it.
+        figure: Whose text is the report's own, or :func:`drawable`: other text of data goes into
+            the page around it.
         alt: What the figure shows, for those who cannot see it; no two on a page alike.
     """
     from matplotlib import rc_context
@@ -104,6 +107,12 @@ def svg(figure: Figure, alt: str) -> Markup:
     box = re.search(r'viewBox="([^"]*)"', text)
     frame = tag("svg", Markup(body), viewBox=box[1] if box else None, role="img", aria_label=alt)
     return tag("div", frame, class_="plot", tabindex="0")
+
+
+def drawable(text: str) -> bool:
+    """Whether text of data may stand in a figure: short, and of characters that its font has."""
+    simple = all(c.isalnum() or c in " _-.,:()/%+*²³°" for c in text)
+    return 0 < len(text) <= LONGEST and simple and all(ord(c) < FIRST_WITHOUT_GLYPH for c in text)
 
 
 def legend(entries: Sequence[tuple[str, str, str]]) -> Markup:

@@ -84,10 +84,14 @@ def codes(view: View) -> Markup:
         colour, marker = class_style(position)
         name, number_ = labels.names[int(value)], str(int(value))
         marks.append((colour, marker, name if name == number_ else f"{number_}: {name}"))
-    caption = (
-        f"{how} The number stands at the median of its class. Good: equal labels lie together, "
-        "although the story never saw one (unless it conditions on them)."
-    )
+    caption = f"{how} The number stands at the median of its class. "
+    if view.told:
+        caption += (
+            "Labels are given to the story, so that a code need not tell them. Good, if the prior "
+            "is the same for all: labels lie mixed, and a code is what they leave open."
+        )
+    else:
+        caption += "Good: equal labels lie together, although the story never saw one."
     return joined([legend(marks), figure(drawn, caption)])
 
 
@@ -138,7 +142,7 @@ def _worst(view: View, found: Evidence) -> Markup:
         return joined([head, tag("div", *thumbs, class_="thumbs")])
     columns = view.x.flatten(1).shape[1]
     titles = ["row", *(["label"] if view.labels else []), "k-hat", "effective draws"]
-    titles += [f"column {c + 1}" for c in range(min(columns, 5))] + (["…"] if columns > 5 else [])
+    titles += [*view.column_names[:5], *(["…"] if columns > 5 else [])]
     body = [
         [
             *(str(int(view.index[row])), *([view.labels.name(row)] if view.labels else [])),

@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from ppl_gen.errors import PplGenError
 from ppl_gen.inference.run import Run
+from ppl_gen.inference.seeds import seeded
+from ppl_gen.inference.tracing import trace_nodes
 from ppl_gen.inference.verdict import Finding, Verdict
 from ppl_gen.report import figures
 from ppl_gen.report.canvas import FIRST, SECOND, legend
@@ -73,11 +76,16 @@ def _facts(view: View) -> list[tuple[Markup, Markup]]:
         facts["shown here"] = joined([f"{some}{len(view.shown.part):,} rows{which}"])
     if view.shown.remark:
         facts["remark"] = joined([view.shown.remark])
-    facts["fit"] = joined(
-        [
-            f"{len(run.history)} of {settings.epochs} epochs, {settings.optimizer}, "
-            f"learning rate {settings.learning_rate:g}, batches of {settings.batch_size}"
-        ]
+    count, batches = f"{len(run.history)} of {settings.epochs}", f"batches of {settings.batch_size}"
+    facts["fit"] = (
+        joined([f"{count} iterations of EM at most, {batches}"])
+        if settings.method == "em"
+        else joined(
+            [
+                f"{count} epochs, {settings.optimizer}, learning rate {settings.learning_rate:g}, "
+                f"{batches}"
+            ]
+        )
     )
     facts["seed"] = joined([f"{settings.seed} (fit), {view.seed} (this report)"])
     facts["versions"] = joined([", ".join(f"{k} {v}" for k, v in run.versions.items())])
@@ -131,8 +139,9 @@ def _row(found: Finding) -> list[str]:
 def curves(view: View) -> Markup:
     """ELBO, reconstruction and KL, epoch by epoch."""
     run, history = view.run, view.run.history
-    panels = []
-    for title, name in (("ELBO", "elbo"), ("reconstruction", "reconstruction"), ("KL", "kl")):
+    panels, climbed = [], run.settings.method == "em"
+    first = "log-likelihood" if climbed else "ELBO"
+    for title, name in ((first, "elbo"), ("reconstruction", "reconstruction"), ("KL", "kl")):
         train = np.array(history[name], dtype=float)
         valid = np.array(history[f"valid_{name}"], dtype=float)
         if np.isfinite(train).any() or np.isfinite(valid).any():
@@ -141,24 +150,47 @@ def curves(view: View) -> Markup:
         raise NotShown("The run has no history of finite figures.")
     valid = np.array(history["valid_elbo"], dtype=float)
     watched = np.isfinite(valid).any()
-    kept = _kept(valid, run.settings.kl_warmup)
+    kept = None if climbed else _kept(valid, run.settings.kl_warmup)
     marks = [(FIRST, "line", "training")]
     if watched:
         marks.append((SECOND, "dashed", "validation"))
     if kept is not None:
         marks.append((SECOND, "o", f"epoch {kept}, whose weights were kept"))
     last = history.epochs[-1]
-    alt = f"ELBO, reconstruction and KL over {len(history)} epochs"
-    caption = (
-        f"At the end: training ELBO {number(last.elbo)} nats per datum"
-        + (f", validation {number(last.valid_elbo)}" if watched else "")
-        + ". The ELBO is reconstruction minus KL, a lower bound on the log evidence. Good: it has "
-        "come to rest, and validation follows training. A validation ELBO that falls while "
-        "training rises is overfitting; a KL near 0 is a code that is not used."
+    alt = f"{first}, and what it is made of, over {len(history)} epochs"
+    what = (
+        "An iteration of EM over all rows never lowers that of training"
+        if climbed
+        else "The ELBO is reconstruction minus KL, a lower bound on the log evidence"
     )
+    caption = (
+        f"At the end: training {first} {number(last.elbo)} nats per datum"
+        + (f", validation {number(last.valid_elbo)}" if watched else "")
+        + f". {what}. Good: it has come to rest, and validation follows training. A validation "
+        f"{first} that falls while training rises is overfitting"
+    )
+    coded = any(site.local for site in run.structure.latents)
+    caption += "; a KL near 0 is a code that is not used." if coded else "."
+    if added := _counted_in_training(run):
+        caption += (
+            f" While it is trained the story counts {', '.join(added)} as well, which is in the "
+            "training curves and not in those of validation: only their shapes can be compared."
+        )
     if len(history) >= figures.MANY:
         caption += " The axes are fitted to the second half: the first epochs may lie outside."
     return joined([legend(marks), figure(figures.curves(panels, kept, alt), caption)])
+
+
+def _counted_in_training(run: Run) -> list[str]:
+    """Observed sites that are there in training mode only, found by trying it out."""
+    batch = run.data.blank(2, run.device)
+    with run.pair.scratch(), run.pair.evaluating(), seeded(run.settings.seed):
+        run.pair.train(True)
+        try:
+            _, model = trace_nodes(run.pair, batch, run.kwargs)
+        except PplGenError:  # a story that takes all its data at once, or none that are blank
+            return []
+    return [n for n, node in model.items() if node["is_observed"] and n not in run.structure.sites]
 
 
 def _kept(valid: Any, warmup: int) -> int | None:

@@ -78,7 +78,7 @@ def two_clouds(left: Array, right: Array, titles: tuple[str, str], alt: str) -> 
         for axes, points, title, colour in zip(
             both, (left, right), titles, (FIRST, SECOND), strict=True
         ):
-            _dots(axes, points, colour)
+            dots(axes, points, colour)
             axes.set_title(title)
             axes.set_aspect("equal", adjustable="box")
             without_frame(axes)
@@ -100,8 +100,8 @@ def marginals(data: Array, drawn: Array, titles: Sequence[str], alt: str) -> Mar
             else:
                 axes.remove()
         for axes, (i, j) in zip(grid[above:].flat, pairs, strict=False):
-            _dots(axes, data[:, [i, j]], FIRST, 3)
-            _dots(axes, drawn[:, [i, j]], SECOND, 3)
+            dots(axes, data[:, [i, j]], FIRST, 3)
+            dots(axes, drawn[:, [i, j]], SECOND, 3)
             axes.set_xlabel(titles[i])
             axes.set_ylabel(titles[j])
         for axes in grid[above:].flat[len(pairs) :]:
@@ -113,8 +113,8 @@ def marginals(data: Array, drawn: Array, titles: Sequence[str], alt: str) -> Mar
 
 
 def _histograms(axes: Axes, data: Array, drawn: Array) -> None:
-    both = np.concatenate([data, drawn])
-    bins = np.histogram_bin_edges(both[np.isfinite(both)], bins=24).tolist()
+    data, drawn = data[np.isfinite(data)], drawn[np.isfinite(drawn)]
+    bins = np.histogram_bin_edges(np.concatenate([data, drawn]), bins=24).tolist()
     for values, colour in ((data, FIRST), (drawn, SECOND)):
         axes.hist(values, bins, density=True, color=colour, alpha=0.45)
         axes.hist(values, bins, density=True, color=colour, histtype="step", linewidth=1.2)
@@ -123,11 +123,16 @@ def _histograms(axes: Axes, data: Array, drawn: Array) -> None:
 
 
 def moments(data: Array, drawn: Array, alt: str) -> Markup:
-    """Means, standard deviations and correlations of all columns ``(N, D)`` of two tables."""
-    spread, scale = data.std(0), drawn.std(0)
+    """Means, standard deviations and correlations of all columns ``(N, D)`` of two tables.
+
+    Values that are NaN are missing, and columns without any value are left out.
+    """
+    held = np.flatnonzero(np.isfinite(data).any(0) & np.isfinite(drawn).any(0))
+    data, drawn = data[:, held], drawn[:, held]
+    spread, scale = np.nanstd(data, 0), np.nanstd(drawn, 0)
     varied = spread > 0
-    shift = (drawn.mean(0) - data.mean(0))[varied] / spread[varied]
-    columns = np.flatnonzero(varied) + 1
+    shift = (np.nanmean(drawn, 0) - np.nanmean(data, 0))[varied] / spread[varied]
+    columns = held[varied] + 1
     with canvas(10, 2.9) as figure:
         first, second, third = figure.subplots(1, 3)
         first.plot(columns, shift, "o", color=FIRST, markersize=4)
@@ -152,12 +157,24 @@ def _correlations(axes: Axes, data: Array, drawn: Array) -> None:
     axes.plot([-1, 1], [-1, 1], color=MUTED, linewidth=1)
     if data.shape[1] > 1:
         pairs = np.triu_indices(data.shape[1], 1)
-        x, y = (np.asarray(np.corrcoef(table.T))[pairs] for table in (data, drawn))
+        x, y = (correlations(table)[pairs] for table in (data, drawn))
         few = np.linspace(0, len(x) - 1, min(len(x), 600)).round().astype(int)
-        _dots(axes, np.stack([x[few], y[few]], 1), FIRST, 3)
+        dots(axes, np.stack([x[few], y[few]], 1), FIRST, 3)
     axes.set_title("correlations of columns")
     axes.set_xlabel("data")
     axes.set_ylabel("drawn")
+
+
+def correlations(table: Array) -> Array:
+    """Correlations of columns ``(N, D)``, each of the rows in which neither value is NaN."""
+    held = np.isfinite(table).astype(float)
+    centred = np.where(held > 0, table - np.nanmean(table, 0), 0)
+    rows = np.maximum(held.T @ held, 1)
+    mean = centred.T @ held / rows  # of the first column of a pair, in the rows that both have
+    variance = centred.T**2 @ held / rows - mean**2
+    covariance = centred.T @ centred / rows - mean * mean.T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return covariance / np.sqrt(variance * variance.T)
 
 
 def arrows(data: Array, means: Array, alt: str) -> Markup:
@@ -166,8 +183,8 @@ def arrows(data: Array, means: Array, alt: str) -> Markup:
         axes = figure.subplots()
         for start, end in zip(data, means, strict=True):
             axes.plot(*np.stack([start, end], 1), color=MUTED, linewidth=0.6, alpha=0.7)
-        _dots(axes, data, FIRST)
-        _dots(axes, means, SECOND)
+        dots(axes, data, FIRST)
+        dots(axes, means, SECOND)
         axes.set_aspect("equal", adjustable="datalim")
         without_frame(axes)
         return svg(figure, alt)
@@ -186,7 +203,7 @@ def agreement(data: Array, means: Array, titles: Sequence[str], alt: str) -> Mar
             axes.plot(ends, ends, color=MUTED, linewidth=1)
             if len(np.unique(x)) <= 12:  # few values: spread them to see how many there are
                 x = x + 0.06 * (ends[1] - ends[0]) * generator.uniform(-1, 1, len(x))
-            _dots(axes, np.stack([x, y], 1), FIRST)
+            dots(axes, np.stack([x, y], 1), FIRST)
             axes.set_title(title)
             axes.set_xlabel("observed")
             axes.set_ylabel("expected")
@@ -209,7 +226,7 @@ def labelled(
     with canvas(10, 5.8) as figure:
         axes = figure.subplots()
         if values is None:
-            _dots(axes, plane, FIRST, 4.5)
+            dots(axes, plane, FIRST, 4.5)
         elif classes:
             _classes(axes, plane, values)
         else:
@@ -223,12 +240,12 @@ def _classes(axes: Axes, plane: Array, values: Array) -> None:
     """Dots in the colour of their class, and its number at its median."""
     styles = [(value, *class_style(i)) for i, value in enumerate(np.unique(values))]
     for value, colour, marker in styles:
-        _dots(axes, plane[values == value], colour, 4.5, marker)
+        dots(axes, plane[values == value], colour, 4.5, marker)
     for value, colour, _ in styles:
-        _tab(axes, np.median(plane[values == value], 0), f"{value:.0f}", colour)
+        tab(axes, np.median(plane[values == value], 0), f"{value:.0f}", colour)
 
 
-def _tab(axes: Axes, place: Array, text: str, colour: str) -> None:
+def tab(axes: Axes, place: Array, text: str, colour: str) -> None:
     """A word in a box of some colour."""
     box = {"facecolor": PAPER, "edgecolor": colour, "boxstyle": "round,pad=0.25", "alpha": 0.9}
     style = {"ha": "center", "va": "center", "fontsize": 9.5, "fontweight": "bold", "color": INK}
@@ -269,7 +286,7 @@ def khat_map(
             "linewidths": 0,
         }
         points = left.scatter(*plane[~over].T, c=shown[~over], s=20, alpha=0.9, **scale)
-        _dots(left, plane[over], BAD, 7, "^")
+        dots(left, plane[over], BAD, 7, "^")
         _colour_bar(figure, points, left, label="k-hat", fraction=0.05, extend="max")
         _plane_axes(left, axis_titles)
         bins = np.linspace(-0.5, 1.5, 33).tolist()
@@ -285,7 +302,13 @@ def khat_map(
 
 
 def profiles(
-    panels: Sequence[tuple[str, Array]], columns: Array, across: str, up: str, alt: str
+    panels: Sequence[tuple[str, Array]],
+    columns: Array,
+    across: str,
+    up: str,
+    alt: str,
+    names: Sequence[str] | None = None,
+    colours: Sequence[str] | None = None,
 ) -> Markup:
     """Decoded columns at each step of a walk through the codes.
 
@@ -295,9 +318,11 @@ def profiles(
         across: What it is that stands there.
         up: Unit of the values.
         alt: What the figure shows.
+        names: What the columns are called, to stand below them.
+        colours: Of the steps; by default from dark to bright.
     """
     rows = -(-len(panels) // 2)
-    with canvas(10, 2.2 * rows + 0.3) as figure:
+    with canvas(10, 2.2 * rows + (0.3 if names is None else 0.8)) as figure:
         width = min(2, len(panels))
         grid = figure.subplots(rows, width, squeeze=False, sharex=True, sharey=True)
         for axes in grid.flat[len(panels) :]:
@@ -305,12 +330,15 @@ def profiles(
         for axes, (title, values) in zip(grid.flat, panels, strict=False):
             axes.axhline(0, color=LINE, linewidth=1)
             mark = "o" if values.shape[1] <= 30 else None
-            colours = shades()(np.linspace(0, 1, len(values)))
-            for line, colour in zip(values, colours, strict=True):
+            ways = colours or shades()(np.linspace(0, 1, len(values)))
+            for line, colour in zip(values, ways, strict=True):
                 axes.plot(columns, line, color=colour, linewidth=1.5, marker=mark, markersize=3.2)
             axes.set_title(title)
-            whole = np.issubdtype(columns.dtype, np.integer)
-            axes.xaxis.get_major_locator().set_params(integer=whole)
+            if names is None:
+                whole = np.issubdtype(columns.dtype, np.integer)
+                axes.xaxis.get_major_locator().set_params(integer=whole)
+            else:
+                axes.set_xticks(columns, names, rotation=20, ha="right")
             without_frame(axes)
         figure.supxlabel(across, fontsize=9.5, color=MUTED)
         figure.supylabel(up, fontsize=9.5, color=MUTED)
@@ -321,12 +349,12 @@ def paths(data: Array, walks: Sequence[tuple[str, Array]], alt: str) -> Markup:
     """Decoded points ``(steps, 2)`` of several walks through the codes, over the data."""
     with canvas(10, 5.4) as figure:
         axes = figure.subplots()
-        _dots(axes, data, MUTED, 3, alpha=0.35)
+        dots(axes, data, MUTED, 3, alpha=0.35)
         for position, (title, walk) in enumerate(walks):
             colour, _ = class_style(position)
             axes.plot(*walk.T, color=colour, linewidth=2)
-            _dots(axes, walk, colour, 4.5)
-            _tab(axes, walk[-1], title, colour)
+            dots(axes, walk, colour, 4.5)
+            tab(axes, walk[-1], title, colour)
         axes.set_aspect("equal", adjustable="datalim")
         without_frame(axes)
         return svg(figure, alt)
@@ -340,8 +368,9 @@ def shades() -> Any:
     return ListedColormap(colormaps["viridis"](np.linspace(0.05, 0.9, 256)))
 
 
-def _dots(
+def dots(
     axes: Axes, points: Array, colour: str, size: float = 4, marker: str = "o", alpha: float = 0.7
 ) -> None:
+    """Points ``(N, 2)``, each as a mark of one colour."""
     style = {"markersize": size, "markeredgewidth": 0, "alpha": alpha}
     axes.plot(*points.T, linestyle="none", marker=marker, color=colour, **style)

@@ -3,26 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ppl_gen.errors import PplGenError, RunError
 from ppl_gen.inference.disk import write_file
 from ppl_gen.inference.run import Run
-from ppl_gen.report import codes, facts, pictures
+from ppl_gen.report import codes, conditional, facts, mixture, pictures
 from ppl_gen.report.html import Markup, tag
 from ppl_gen.report.style import CSS
 from ppl_gen.report.view import View, data_to_show
 
-SECTIONS: dict[str, Callable[[View], Markup]] = {
-    "Verdict": facts.verdict,
-    "Learning curves": facts.curves,
-    "Samples": pictures.samples,
-    "Reconstructions": pictures.reconstructions,
-    "Codes": codes.codes,
-    "Traversals": pictures.traversals,
-    "Interpolations": pictures.interpolations,
-    "Where the guide is wrong": codes.khat,
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page.
+
+    Attributes:
+        draw: Makes it, or raises why there is nothing to show, in a sentence that is then shown.
+        applies: Whether a story is of the kind that it is for; to others it is not mentioned.
+    """
+
+    draw: Callable[[View], Markup]
+    applies: Callable[[View], bool] = lambda _: True
+
+
+def _has_codes(view: View) -> bool:
+    """Whether it is to be expected of the story that each datum has a code.
+
+    A mixture says which component made a datum, which is a number and no code.
+    """
+    story = view.run.structure.latents
+    numbers = getattr(view.run.story, "indices", ())
+    return not mixture.is_mixture(view) or any(s.local and s.name not in numbers for s in story)
+
+
+SECTIONS: dict[str, Section] = {
+    "Verdict": Section(facts.verdict),
+    "Learning curves": Section(facts.curves),
+    "Components": Section(mixture.components, mixture.is_mixture),
+    "Weights": Section(mixture.weights, mixture.is_mixture),
+    "Responsibilities": Section(mixture.responsibilities, mixture.is_mixture),
+    "Samples": Section(pictures.samples),
+    "Completions": Section(conditional.completions, conditional.can_complete),
+    "Reconstructions": Section(pictures.reconstructions, _has_codes),
+    "Redrawn": Section(conditional.redrawn, conditional.can_redraw),
+    "Codes": Section(codes.codes, _has_codes),
+    "Traversals": Section(pictures.traversals, _has_codes),
+    "Interpolations": Section(pictures.interpolations, _has_codes),
+    "Where the guide is wrong": Section(codes.khat, _has_codes),
 }
 # No script, no font, no image from elsewhere: the reader's browser enforces what we promise.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -39,9 +69,11 @@ def write_report(
     """Write what a run can show to one HTML file that needs nothing else.
 
     Verdict, learning curves, samples beside data, reconstructions, the plane of codes, traversals,
-    interpolations, and where the guide is wrong. What to show is found by tracing: no story is
-    known by name. A section that makes no sense for a story says so in a sentence. The same run,
-    data and seed give the same file, since it bears no date.
+    interpolations, and where the guide is wrong; of a mixture its components among the data, their
+    weights, and which datum is in doubt; of a story with a condition, what it makes of a datum
+    under others, and how it completes what a mask shows in part. What to show is found by tracing
+    and by what a story can do: no story is known by name. A section that finds nothing to show says
+    so in a sentence. The same run, data and seed give the same file, since it bears no date.
 
     Args:
         run: The fitted story.
@@ -98,8 +130,10 @@ def _sections(view: View) -> list[tuple[str, Markup]]:
     """Headings and bodies; neighbours with the same reason to be empty become one."""
     found: list[tuple[list[str], Markup, bool]] = []
     for heading, section in SECTIONS.items():
+        if not section.applies(view):
+            continue
         try:
-            body, empty = section(view), False
+            body, empty = section.draw(view), False
         except PplGenError as error:
             body, empty = tag("p", _sentence(error), class_="note"), True
         if empty and found and found[-1][2] and found[-1][1] == body:

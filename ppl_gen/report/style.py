@@ -57,6 +57,9 @@ img { display: block; width: 100%; height: auto; } img.crisp { image-rendering: 
 .strips small { display: block; font-size: 0.78rem; }
 .strips .wide { grid-column: 1 / -1; height: 8px; }
 .scale { display: flex; justify-content: space-between; font-size: 0.8rem; color: var(--muted); }
+.heads { position: relative; height: 1.5em; font-size: 0.8rem; color: var(--muted); }
+.heads span { position: absolute; bottom: 2px; text-align: center; overflow: hidden;
+  text-overflow: ellipsis; white-space: nowrap; line-height: 1.3; }
 .thumbs { display: grid; grid-template-columns: repeat(auto-fill, minmax(120px, 1fr)); gap: 14px;
   margin: 6px 0 10px; }
 .thumbs figure { margin: 0; } .thumbs figcaption { font-size: 0.8rem; margin-top: 4px; }

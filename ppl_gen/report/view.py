@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,12 +14,15 @@ import torch
 from torch import Tensor
 
 from ppl_gen.data import Dataset, Part, as_part, load
+from ppl_gen.data.labels import UNKNOWN
 from ppl_gen.errors import PplGenError
+from ppl_gen.inference.layout import element_mask
 from ppl_gen.inference.run import Run
 from ppl_gen.inference.sampler import Sampler
 from ppl_gen.inference.seeds import seeded
 from ppl_gen.inference.structure import Site
 from ppl_gen.inference.tracing import trace_nodes
+from ppl_gen.report.canvas import drawable
 
 ROWS = 500
 WHOLE = 2000
@@ -59,20 +63,22 @@ class Labels:
 
 
 def labels_of(part: Part, label_names: Sequence[str] | None) -> Labels | None:
-    """The labels of a part, if it has a column of one number each.
+    """The labels of a part, if a column beside the observations has one number a row.
 
-    Whole numbers are classes if there are at most 20 of them; all else is continuous.
+    Whole numbers are classes if there are at most 20 of them; all else is continuous. The class -1
+    stands for a label that is not known.
     """
-    y = part.y
-    if y is None or y[0].numel() != 1 or y.is_complex():
+    own = [y for y in part.columns[1:] if y[0].numel() == 1 and not y.is_complex()]
+    if not own:
         return None
+    y = own[0]
     values = y.detach().reshape(-1).double().cpu()
     if not values.isfinite().all():
         return None
     classes = values.unique().tolist()
     if y.is_floating_point() or len(classes) > CLASSES:
         return Labels(values, None)
-    known = dict(enumerate(map(str, label_names or ())))
+    known = {UNKNOWN: "unknown", **dict(enumerate(map(str, label_names or ())))}
     return Labels(values, {int(c): known.get(int(c), str(int(c))) for c in classes})
 
 
@@ -85,6 +91,7 @@ class Shown:
         part: All of their rows; None if there are none to be had.
         which: What part of a data set that is.
         label_names: What the classes are called, class 0 first.
+        column_names: What the entries of an observation are called.
         remark: Why there are none, or what is odd about them.
     """
 
@@ -92,6 +99,7 @@ class Shown:
     part: Part | None = None
     which: str = ""
     label_names: Sequence[str] | None = None
+    column_names: Sequence[str] | None = None
     remark: str = ""
 
 
@@ -115,9 +123,10 @@ def data_to_show(run: Run, data: Any = None) -> Shown:
             return Shown(fitted, remark=f"The data of the fit cannot be loaded again: {error}.")
         if data.train.fingerprint != run.data.fingerprint:
             remark = "The data of this name are no longer those of the fit."
+    part, which = data.test, "test part"
     if run.structure.needs_all:
-        return Shown(_short(data.name), data.train, "training part", data.label_names, remark)
-    return Shown(_short(data.name), data.test, "test part", data.label_names, remark)
+        part, which = data.train, "training part"
+    return Shown(_short(data.name), part, which, data.label_names, data.column_names, remark)
 
 
 def _short(name: str) -> str:
@@ -129,8 +138,8 @@ def _short(name: str) -> str:
 class View:
     """A run, up to 500 rows of data, and what the run makes of them, each computed once.
 
-    Which sites to show is found in the traced structure: the first observed site inside the data
-    plate, and the first latent one there whose value is a vector.
+    Which sites to show is found in the traced structure: the observed site inside the data plate
+    whose value is largest, and the first latent one there whose value is a vector.
 
     Attributes:
         run: The fitted story.
@@ -176,10 +185,78 @@ class View:
     @cached_property
     def observation(self) -> Site:
         """The observed site that is drawn."""
-        for site in self.run.structure.observed:
-            if site.local:
-                return site
-        raise NotShown("The story observes nothing inside a plate over the data.")
+        site = self.run.structure.observation
+        if site is None:
+            raise NotShown("The story observes nothing inside a plate over the data.")
+        return site
+
+    @property
+    def conditioned(self) -> bool:
+        """Whether the programs take a column that they do not observe: a condition."""
+        observed = sum(site.local for site in self.run.structure.observed)
+        return len(self.run.data.columns) > max(observed, 1)
+
+    @property
+    def given(self) -> Tensor:
+        """The second column, ``(N, *)``: what a story with a condition conditions on."""
+        return self.part.columns[1]
+
+    @property
+    def told(self) -> bool:
+        """Whether the programs take one number of each datum beside it, such as its label."""
+        columns = self.run.data.columns
+        return len(columns) > 1 and math.prod(columns[1][0]) == 1
+
+    @cached_property
+    def masked(self) -> bool:
+        """Whether the condition is a mask: where it is True, an element is seen and not counted.
+
+        That is found by trial: of two blank rows, nothing of the first is seen, all of the other.
+        """
+        run, columns = self.run, self.run.data.columns
+        shape = columns[0][0] if columns else ()
+        if not self.conditioned or not run.structure.takes_batches or not shape:
+            return False
+        if columns[1][0] != shape:
+            return False
+        batch = run.data.blank(2, run.device)
+        batch[1][1] = 1
+        with run.pair.active(), seeded(self.seed):
+            _, model = trace_nodes(run.pair, batch, run.kwargs)
+        counted = element_mask(model[self.observation.name]["fn"])
+        unseen = ~batch[1].bool()
+        return counted is not None and torch.equal(counted.expand_as(unseen), unseen)
+
+    @property
+    def seen(self) -> Tensor:
+        """Which elements are seen, ``(N, *shape)``, where the condition is a mask."""
+        return self.given.bool()
+
+    @cached_property
+    def column_names(self) -> tuple[str, ...]:
+        """What the entries of an observation are called: column 1, 2, ... if the data do not say.
+
+        They may come from anywhere: see :meth:`titles` for figures.
+        """
+        size = self.x.flatten(1).shape[1]
+        for names in (self.shown.column_names, self.run.data.column_names):
+            if names is not None and len(names) == size:
+                return tuple(map(str, names))
+        return tuple(f"column {c + 1}" for c in range(size))
+
+    def titles(self, columns: Sequence[int]) -> list[str]:
+        """Names of columns that can be drawn: simple and short ones as they are, others by number.
+
+        See :meth:`untold` for those.
+        """
+        names = self.column_names
+        return [names[c] if drawable(names[c]) else f"column {c + 1}" for c in columns]
+
+    def untold(self, columns: Sequence[int]) -> str:
+        """What is called by number in a figure, in a sentence for its caption, or nothing."""
+        named = [(c, name) for c in columns if not drawable(name := self.column_names[c])]
+        listed = "; ".join(f"column {c + 1} is {name}" for c, name in named)
+        return f" Here {listed}." if named else ""
 
     @cached_property
     def code(self) -> Site:
@@ -286,13 +363,20 @@ class View:
         """What the story expects where each shown row's code is, ``(N, *shape)``."""
         return self.decoded(self.codes, torch.arange(len(self.part)))
 
-    def spread_rows(self, count: int) -> Tensor:
-        """Rows that go evenly through the labels, smallest label first, ``(count,)`` at most."""
+    def spread_rows(self, count: int, among: Tensor | None = None) -> Tensor:
+        """Rows that go evenly through the labels, smallest label first, ``(count,)`` at most.
+
+        Args:
+            count: How many.
+            among: Which rows may be taken, booleans ``(N,)``; by default all.
+        """
         size = len(self.part)
         order = (
             torch.arange(size) if self.labels is None else self.labels.values.argsort(stable=True)
         )
-        return order[torch.linspace(0, size - 1, min(count, size)).round().long()]
+        order = order if among is None else order[among[order]]
+        last = len(order) - 1
+        return order[torch.linspace(0, last, min(count, len(order))).round().long()]
 
     def _rows_first(self, values: Tensor) -> Tensor:
         values = values.detach().cpu().movedim(self._axis(self.observation), 0)

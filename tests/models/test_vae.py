@@ -139,5 +139,5 @@ def test_a_story_that_cannot_be_built_is_refused(arguments: dict, message: str) 
 
 
 def test_the_table_names_every_story() -> None:
-    assert set(STORIES) == {"vae", "autoencoder", "ppca"}
+    assert set(STORIES) == {"gmm", "vae", "cvae", "m2", "autoencoder", "ppca"}
     assert STORIES["vae"] is VAE

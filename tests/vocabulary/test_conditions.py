@@ -10,11 +10,10 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from ppl_gen.component import from_configuration
-from ppl_gen.conditions import CONDITIONS, Condition, Label, Seen, Vector, condition
+from ppl_gen.conditions import CONDITIONS, Condition, JointEncoder, Label, Seen, Vector, condition
 from ppl_gen.errors import StoryError
 from ppl_gen.likelihoods import LIKELIHOODS, Bernoulli, Categorical, Completed, completed
 from ppl_gen.likelihoods import likelihood as likelihood_of
-from ppl_gen.networks import JointEncoder
 
 SHAPE = (2, 4, 3)
 X = torch.rand(5, *SHAPE, generator=torch.Generator().manual_seed(0))
