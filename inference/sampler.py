@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pyro
@@ -15,6 +15,7 @@ from pyro.infer.discrete import _sample_posterior_from_trace
 from torch import Tensor
 
 from ppl_gen.errors import StoryError
+from ppl_gen.inference.draws import Draws, joined
 from ppl_gen.inference.layout import DRAWS, Layout, element_mask, kl_per_dimension, log_prob
 from ppl_gen.inference.marginal import summed_out
 from ppl_gen.inference.pair import Pair
@@ -30,38 +31,6 @@ from ppl_gen.inference.tracing import (
 from ppl_gen.inference.window import Window
 
 MEAN_DRAWS = 500
-
-
-@dataclass
-class Draws:
-    """Draws of the guide on one batch, weighed under both programs.
-
-    Batch dimensions of every tensor: the draws first, then those of the plates around the site.
-
-    Attributes:
-        latents: Values of the latent sites and of what derives from them, ``(S, *plates, *event)``.
-        log_p: Log-density of the model, ``(S, N)`` for what is inside the data plate, latents and
-            data together; zero where there is no data plate.
-        log_q: The same of the guide.
-        log_p_global: Log-density of what stands outside, ``(S,)``.
-        log_q_global: The same of the guide.
-        log_likelihood: Of each observed site, ``(S, *plates)``; if sites were summed out, of each
-            datum, ``(S, N)``, under the name of the one observed site or ``log_likelihood``.
-        predicted: Values of the observed sites drawn anew, ``(S, *plates, *event)``, if asked for.
-    """
-
-    latents: dict[str, Tensor]
-    log_p: Tensor
-    log_q: Tensor
-    log_p_global: Tensor
-    log_q_global: Tensor
-    log_likelihood: dict[str, Tensor]
-    predicted: dict[str, Tensor]
-
-    @property
-    def log_weights(self) -> Tensor:
-        """Importance weights of the local latents, in nats, ``(S, N)``."""
-        return self.log_p - self.log_q
 
 
 class Sampler:
@@ -113,7 +82,7 @@ class Sampler:
             for s in range(draws):
                 one = {n: v[s : s + 1] for n, v in (fixed or {}).items()}
                 parts.append(self._draw(batch, 1, one, predict))
-            return self._shown(_joined(parts))
+            return self._shown(joined(parts))
 
     def draw_globals(self, batch: Batch, draws: int) -> dict[str, Tensor]:
         """Values of the guide's sites outside the data plate, as :meth:`draw` takes them back."""
@@ -412,16 +381,6 @@ class Sampler:
                 if not torch.allclose(term, single, rtol=1e-3, atol=1e-3, equal_nan=True):
                     return False
         return True
-
-
-def _joined(parts: list[Draws]) -> Draws:
-    def cat(name: str) -> Any:
-        values = [getattr(part, name) for part in parts]
-        if isinstance(values[0], dict):
-            return {key: torch.cat([value[key] for value in values]) for key in values[0]}
-        return torch.cat(values)
-
-    return Draws(**{name: cat(name) for name in Draws.__dataclass_fields__})
 
 
 def _not_enumerated(site: Any) -> Any:

@@ -311,6 +311,7 @@ def fit_and_tell(
 
 
 def summary(run: Run, out: Path) -> str:
+    """How a fit went, and what to type next."""
     last = run.history.epochs[-1]
     valid = [e for e in run.history if not math.isnan(e.valid_elbo)]
     held_out = ""
@@ -379,4 +380,5 @@ def parsed_options(
 
 
 def group_of(name: str) -> str:
+    """The name of a story as that of a group of options."""
     return name.replace("-", "_")
