@@ -261,7 +261,7 @@ def posterior_predictive(subject: _Subject) -> Finding:
         ""
         if status == "pass"
         else "Fit for longer; if that does not help, choose a likelihood that can say what "
-        "the data do.",
+        "the data do (of labels in M2: proportions='learned').",
         "Gelman et al. 1996",
         details,
     )

@@ -146,12 +146,15 @@ def redraw(run: Run, x: Any, conditions: Any) -> Tensor:
     own = batch[1]
     if not isinstance(conditions, Tensor):
         conditions = torch.as_tensor(np.asarray(conditions))
-    if conditions.shape[1:] != own.shape[1:] or not conditions.dim():
+    if conditions.shape[1:] != own.shape[1:] or not conditions.dim() or not len(conditions):
         shape = ", ".join(["C", *map(str, own.shape[1:])])
         raise DataError(
             f"conditions must have shape ({shape}), one row a condition, got "
             f"{tuple(conditions.shape)}"
         )
+    whole = own.is_floating_point() or not conditions.is_floating_point()
+    if not whole and (conditions != conditions.round()).any():
+        raise DataError(f"conditions must be whole numbers, as those of the rows, got {conditions}")
     site = _observation(run)
     latents = encode(run, x)
     drawn = []
@@ -209,6 +212,8 @@ def complete(
             f"mask must have the shape of what is seen, {tuple(x.shape)}, or of one observation, "
             f"got {tuple(given.shape)}"
         )
+    if not ((given == 0) | (given == 1)).all():
+        raise DataError("mask must hold True and False, or 1 and 0, got other values too")
     given = given.bool()
     batch = run.batch((torch.where(given, x, torch.zeros_like(x)), given))
     x, given, site = batch[0], batch[1].bool(), _observation(run)

@@ -227,7 +227,8 @@ class Run:
         Args:
             rows: How many observations.
             seed: Of the draws.
-            data: Rows for what the story conditions on; zeros of the right shape otherwise.
+            data: Rows for what the story conditions on; zeros of the right shape otherwise, which
+                for a label is class 0.
         """
         from ppl_gen.inference.passes import sample_prior
 

@@ -35,7 +35,7 @@ class CVAE(Story):
 
     The condition is the second column of the data: a label, a vector, or a mask of what is seen of
     ``x`` itself. Under a mask the likelihood counts unseen elements only, so that the evidence is
-    :math:`\log p(x_\mathrm{unseen} \mid x_\mathrm{seen})`, and draws of ``x`` keep what is seen.
+    log p(unseen | seen), and draws of ``x`` keep what is seen.
 
     A baseline is a network that answers ``x`` from the condition alone, without a code. It is
     fitted beside, by its own likelihood, and what it answers is read together with the condition

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,6 +74,12 @@ class MixtureStory(Story):
             Arthur and Vassilvitskii (2007), k-means++
         """
         x = self._checked(x)
+        empty = x.isnan().all(0)
+        if empty.any():
+            raise StoryError(
+                "every column must have a value in some row, but column "
+                f"{int(empty.nonzero()[0])} has none: leave it out"
+            )
         with torch.no_grad():
             exact = x.double()
             center = exact.nanmean(0).nan_to_num()
@@ -243,7 +250,8 @@ class MixtureStory(Story):
         return joint, log_volume
 
     def _standardised(self, x: Any) -> tuple[Tensor, Tensor]:
-        exact = self._checked(torch.as_tensor(x, device=self.center.device)).double()
+        x = x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x))
+        exact = self._checked(x.to(self.center.device)).double()
         y = (exact - self.center) / self.spread
         return y, torch.where(y.isnan(), 0.0, self.spread.log()).sum(-1)
 

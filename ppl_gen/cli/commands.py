@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import tyro
 from rich.table import Table
 from rich.text import Text
+from torch import Tensor
 
 import ppl_gen as pg
 from ppl_gen.cli import pictures
@@ -16,7 +18,7 @@ from ppl_gen.cli.console import note, show, shown
 from ppl_gen.cli.options import first_line
 from ppl_gen.cli.sources import Input, Unset
 from ppl_gen.cli.template import write_template
-from ppl_gen.data import Part
+from ppl_gen.data import Dataset, Part
 from ppl_gen.errors import DataError, RunError
 from ppl_gen.inference import Run, Verdict, disk
 
@@ -143,7 +145,8 @@ def report(
     data = fitted.dataset(run)
     rows = fitted.rows(run, data, "reporting")
     labels = None if data is None else data.label_names
-    show(f"report: {shown(make_report(fitted.run, run, rows, labels, target, seed))}")
+    numbers = source_rows(data, rows)
+    show(f"report: {shown(make_report(fitted.run, run, rows, labels, target, seed, numbers))}")
 
 
 def make_report(
@@ -153,6 +156,7 @@ def make_report(
     label_names: Sequence[str] | None,
     target: Path,
     seed: int = 0,
+    row_numbers: Tensor | None = None,
 ) -> Path:
     """Write the report of a run, after a check if there was none."""
     from ppl_gen.report import write_report
@@ -160,7 +164,17 @@ def make_report(
     if run.verdict is None:
         note("the run has not been checked yet: checking it first")
         make_verdict(path, run, rows, seed=seed)
-    return write_report(run, target, rows, label_names=label_names, seed=seed)
+    return write_report(
+        run, target, rows, label_names=label_names, row_numbers=row_numbers, seed=seed
+    )
+
+
+def source_rows(data: Dataset | None, part: Part | None) -> Tensor | None:
+    """Which row of the source each row of a part, or of all of them joined, is; None if unknown."""
+    if data is None or part is None or data.rows is None:
+        return None
+    own = [rows for rows, held in zip(data.rows, data.parts, strict=True) if held is part]
+    return own[0] if own else torch.cat(data.rows)
 
 
 def new(file: tyro.conf.Positional[Path]) -> None:

@@ -239,7 +239,10 @@ def _folder(output: Output, story: str, data: str | None) -> Path:
         RunError: If it is a run itself.
     """
     named = "-".join(["compare", story, *([Path(data).stem] if data else [])])
-    folder = output.out or Path("runs", _plain(named))
+    folder, number = output.out or Path("runs", _plain(named)), 1
+    while output.out is None and not output.overwrite and folder.exists():
+        number += 1
+        folder = Path("runs", f"{_plain(named)}-{number}")
     if (folder / disk.RECORD).exists():
         raise RunError(f"{str(folder)!r} is a run itself: choose another directory")
     return folder

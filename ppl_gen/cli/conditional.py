@@ -38,12 +38,14 @@ def redraw(
     Args:
         image: An image of your own; by default rows of the data are redrawn.
         label: The class of that image, by its name or its number.
-        centre: Cut what is drawn in that image out and centre it as in MNIST.
+        centre: Cut what is drawn in that image out and centre it, for runs of MNIST and its like.
         rows: How many rows of the data to redraw.
         out: A .png grid, or a .npz file of arrays; by default redrawn.png in the run.
         overwrite: Replace a file that is there already.
     """
     at_least_one("rows", rows)
+    if image is None and (label is not None or centre):
+        raise DataError("--label and --centre are of an image of your own: give --image")
     target = target_file(out, overwrite, fitted.run / "redrawn.png", (".png", ".npz"))
     run = fitted.open()
     data = fitted.dataset(run)

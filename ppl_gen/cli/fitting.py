@@ -131,6 +131,8 @@ def fit_named(name: str, arguments: list[str]) -> None:
     data = parsed.data.load()
     if data is None:
         raise DataError(f"{name} needs data: name them, as in: ppl-gen fit {name} --data digits")
+    if parsed.data.mask is not None and "condition" not in chosen_by_data(name):
+        raise DataError(f"{name} sees whole observations: leave --mask out, or fit cvae")
     story, data = built(name, values_of(getattr(parsed, group_of(name))), data, output.note)
     fit_and_tell(story, data, settings, out, output)
 

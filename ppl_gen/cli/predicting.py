@@ -45,7 +45,7 @@ def predict(
         )
     part, rows = _chosen(data, fitted.part)
     note(f"predicting {len(part)} rows of {data.name!r}")
-    (x, *_) = run.batch(part)
+    x = part.fixed(run.settings.seed).x.to(run.device)
     found = probabilities(x).cpu()
     order = rows.argsort()
     counted = getattr(run.story, "exchangeable", None)  # components have no names
@@ -66,6 +66,7 @@ def _chosen(data: Dataset, name: str | None) -> tuple[Part, torch.Tensor]:
     names = ("train", "valid", "test")
     chosen = [i for i, part in enumerate(names) if name in (None, "all", part)]
     parts = [data.parts[i] for i in chosen]
+    whole = concat(*parts)
     if data.rows is None:
-        return concat(*parts), torch.arange(sum(map(len, parts)))
-    return concat(*parts), torch.cat([data.rows[i] for i in chosen])
+        return whole, torch.arange(len(whole))
+    return whole, torch.cat([data.rows[i] for i in chosen])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -116,7 +116,7 @@ class Fitted:
         try:
             data = self._reload(source)
         except DataError:  # the fitted data are gone: others of the same form must do
-            data = None if self.data is None else self._load(source)
+            data = None if self.data is None else self._load(source, None)
         return load_run(self.run, read_story_file(self.story, data), device=device)
 
     def dataset(self, run: Run) -> Dataset | None:
@@ -130,7 +130,8 @@ class Fitted:
         if not run.data.columns:
             return None
         if self.data is not None:
-            return shaped_like(self._load(run.data.source), run.data.columns)
+            data = self._load(run.data.source, run.data.column_names)
+            return shaped_like(data, run.data.columns)
         data = self._reload(run.data.source)
         if data is None:
             raise DataError(
@@ -151,13 +152,22 @@ class Fitted:
         note(f"{doing} on {which} of {data.name!r}: {len(part)} rows")
         return part
 
-    def _load(self, source: Mapping[str, Any] | None) -> Dataset:
+    def _load(self, source: Mapping[str, Any] | None, names: Sequence[str] | None) -> Dataset:
         """The data that were named, read as the fitted ones were, and brought to their scale."""
         assert self.data is not None
         again = {**(source or {}), "name_or_path": self.data, "size": None, "standardise": False}
         if self.data in CATALOGUE:
             again["target"] = None
-        data = _load(again, self.data_root)
+        if again.get("standardise") is False and (source or {}).get("standardise"):
+            again["support"] = "real"  # also where all new values happen to be whole
+        try:
+            data = _load(again, self.data_root)
+        except DataError as error:
+            if not again.get("target") or "has no column" not in str(error):
+                raise
+            note(f"there is no column {again['target']!r} of labels: all rows are without")
+            data = _load({**again, "target": None}, self.data_root)
+        data = _in_order(data, names)
         if not (source and source.get("standardise")):
             return data
         fitted = _load({**source, "standardise": False}, self.data_root)
@@ -169,6 +179,30 @@ class Fitted:
 
 
 Input = Annotated[Fitted, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="input")]
+
+
+def _in_order(data: Dataset, names: Sequence[str] | None) -> Dataset:
+    """The columns that were fitted, in the order in which they were.
+
+    Raises:
+        DataError: If one of them is missing.
+    """
+    own = data.column_names
+    if names is None or own is None or tuple(own) == tuple(names):
+        return data
+    missing = [name for name in names if name not in own]
+    if missing:
+        raise DataError(
+            f"{data.name!r} must have the columns that were fitted, {', '.join(names)}, but "
+            f"lacks {', '.join(missing)}: add or rename them"
+        )
+    places = [own.index(name) for name in names]
+    if len(places) < len(own):
+        note(f"of {data.name!r} only the columns that were fitted are taken: {', '.join(names)}")
+    train, valid, test = (
+        Part((part.x[:, places], *part.columns[1:]), part.redraw) for part in data.parts
+    )
+    return replace(data, train=train, valid=valid, test=test, column_names=tuple(names))
 
 
 def natural_part(run: Run) -> str:

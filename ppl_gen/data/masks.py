@@ -200,7 +200,10 @@ def _parsed(spec: str) -> Drawing:
         inspect.signature(cls).bind(**arguments)
         return cls(**arguments)
     except (TypeError, ValueError) as error:
-        raise DataError(f"mask {spec!r} cannot be made: {error}") from error
+        raise DataError(
+            f"mask {spec!r} cannot be made: {error}; it is given as in quadrants(seen=1), "
+            "random(seen=0.3) or half(side='left')"
+        ) from error
 
 
 def _drawn(

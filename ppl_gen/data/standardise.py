@@ -22,7 +22,8 @@ def standardised(data: Dataset) -> Dataset:
     if data.support is not Support.REAL:
         raise DataError(
             f"standardise is for real data, but {data.name!r} has support "
-            f"{data.support.value!r}; leave it out"
+            f"{data.support.value!r}; leave it out, or say that they are real numbers with "
+            "support='real' (--support real)"
         )
     x = data.train.x
     loc = x.nanmean(0)

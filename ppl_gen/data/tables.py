@@ -134,10 +134,17 @@ def observations_of(
         columns.append(numbers)
     if faults:
         remedy = "fill them or drop their rows" + (
-            "" if missing else ", or keep them with missing='keep' for a story that takes them"
+            ""
+            if missing
+            else ", or keep them with missing='keep' (--missing keep) for a story that takes them"
         )
         if texts:
-            remedy = f"take a column of text as labels with target={texts[0]!r}, or drop it"
+            remedy = "remove columns of text from the table"
+            if target is None:
+                remedy = (
+                    f"take a column of text as labels with target={texts[0]!r} "
+                    f"(--target {texts[0]}), or remove it from the table"
+                )
         raise DataError(
             f"every column of {what} must hold finite numbers, but {', '.join(faults)}; {remedy}"
         )
@@ -189,8 +196,8 @@ def _labels(
     if unknown and not missing:
         raise DataError(
             f"target {target!r} of {what} has {_cells(unknown)} without a label; "
-            "fill them or drop their rows, or keep them with missing='keep' for a story that "
-            "takes them, such as M2"
+            "fill them or drop their rows, or keep them with missing='keep' (--missing keep) for a "
+            "story that takes them, such as M2"
         )
     if unknown and types.is_numeric_dtype(column.dtype):
         # A column of whole numbers in which some are missing is read as one of floats.

@@ -134,7 +134,7 @@ def _worst(view: View, found: Evidence) -> Markup:
         greys = Greys.of(view.x)
         thumbs = [
             figure(
-                picture(view.x[[row]], 1, f"row {int(view.index[row])}", greys),
+                picture(view.x[[row]], 1, f"row {view.number(row)}", greys),
                 joined(_described(view, found, row), Markup("<br>")),
             )
             for row in rows
@@ -145,7 +145,7 @@ def _worst(view: View, found: Evidence) -> Markup:
     titles += [*view.column_names[:5], *(["…"] if columns > 5 else [])]
     body = [
         [
-            *(str(int(view.index[row])), *([view.labels.name(row)] if view.labels else [])),
+            *(str(view.number(row)), *([view.labels.name(row)] if view.labels else [])),
             *(_number(found.khat[row]), f"{found.ess[row]:.0f} of {found.draws}"),
             *(_number(value) for value in view.x[row].flatten()[:5]),
             *([""] if columns > 5 else []),
@@ -157,7 +157,7 @@ def _worst(view: View, found: Evidence) -> Markup:
 
 def _described(view: View, found: Evidence, row: int) -> list[str]:
     label = [f"label {view.labels.name(row)}"] if view.labels else []
-    return [f"row {int(view.index[row])}", *label, f"k-hat {found.khat[row]:.2f}"]
+    return [f"row {view.number(row)}", *label, f"k-hat {found.khat[row]:.2f}"]
 
 
 def _number(value: Tensor) -> str:

@@ -123,7 +123,7 @@ def _images(view: View, done: Completed, few: Tensor, rows: Tensor) -> Markup:
 
 def _name(view: View, row: int) -> str:
     named = view.labels is not None and view.labels.names is not None
-    return view.labels.name(row) if named and view.labels else f"row {int(view.index[row])}"
+    return view.labels.name(row) if named and view.labels else f"row {view.number(row)}"
 
 
 def _how(done: Completed) -> str:
@@ -290,7 +290,7 @@ def _redrawn_columns(
     scaled = (drawn.flatten(2).double() - centre) / torch.where(spread > 0, spread, 1.0)
     chosen = rows[torch.linspace(0, len(rows) - 1, min(PANELS, len(rows))).round().long()]
     places = [rows.tolist().index(row) for row in chosen.tolist()]
-    titles = [f"row {int(view.index[row])}" for row in chosen.tolist()]
+    titles = [f"row {view.number(row)}" for row in chosen.tolist()]
     size = x.shape[1]
     columns = view.titles(range(size)) if size <= NAMED else None
     panels = [(t, scaled[i].numpy()) for t, i in zip(titles, places, strict=True)]

@@ -239,11 +239,17 @@ def _facts(view: View) -> Markup:
     what = "scale" if mixed.df is not None else "standard deviation"
     note = (
         f"Rows: of the {len(found.x)} shown here, those for which the component is most probable. "
-        f"Columns: mean ± {what}, in the units of the data"
+        f"Columns: mean ± {what}, in {_units(view)}"
         + (f", the {len(columns)} of {size} in which components differ most." if size > COLUMNS
            else ".")
     )  # fmt: skip
     return joined([table(head, body, "numbers"), tag("p", note, class_="note")])
+
+
+def _units(view: View) -> str:
+    if (view.run.data.source or {}).get("standardise"):
+        return "standard deviations from the mean of the training part: data were standardised"
+    return "the units of the data"
 
 
 def weight_draws(view: View) -> Array | None:
@@ -355,7 +361,7 @@ def _doubtful(view: View, found: Fitted, largest: np.ndarray) -> Markup:
         best = np.argsort(-found.shares[row], kind="stable")[:2]
         body.append(
             [
-                *(str(int(view.index[row])), *([view.labels.name(row)] if view.labels else [])),
+                *(str(view.number(row)), *([view.labels.name(row)] if view.labels else [])),
                 *_ways(found.shares[row], best),
                 *(_value(found.x[row, c]) for c in columns),
             ]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from ppl_gen.errors import PplGenError, RunError
 from ppl_gen.inference.disk import write_file
@@ -64,6 +66,7 @@ def write_report(
     data: Any = None,
     *,
     label_names: Sequence[str] | None = None,
+    row_numbers: Tensor | None = None,
     seed: int = 0,
 ) -> Path:
     """Write what a run can show to one HTML file that needs nothing else.
@@ -82,6 +85,8 @@ def write_report(
             an array, a table or a tuple of columns. By default the data of the fit are loaded
             again, if they came from :func:`ppl_gen.data.load`. Up to 500 rows are shown.
         label_names: What the classes are called, class 0 first; a data set brings its own.
+        row_numbers: Which row of its source each row of ``data`` is, ``(N,)``; a data set brings
+            its own.
         seed: Of the choice of rows and of every draw.
 
     Returns:
@@ -96,7 +101,10 @@ def write_report(
         raise RunError(
             f"{str(path)!r} cannot be written: there is no directory {str(path.parent)!r}"
         )
-    view = View(run, data_to_show(run, data), seed, label_names)
+    shown = data_to_show(run, data)
+    if row_numbers is not None:
+        shown = replace(shown, rows=row_numbers)
+    view = View(run, shown, seed, label_names)
     write_file(path, page(view).encode())
     return path
 

@@ -93,6 +93,7 @@ class Shown:
         label_names: What the classes are called, class 0 first.
         column_names: What the entries of an observation are called.
         remark: Why there are none, or what is odd about them.
+        rows: Which row of the source each of them is, from 0, if that is known.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Shown:
     label_names: Sequence[str] | None = None
     column_names: Sequence[str] | None = None
     remark: str = ""
+    rows: Tensor | None = None
 
 
 def data_to_show(run: Run, data: Any = None) -> Shown:
@@ -123,10 +125,10 @@ def data_to_show(run: Run, data: Any = None) -> Shown:
             return Shown(fitted, remark=f"The data of the fit cannot be loaded again: {error}.")
         if data.train.fingerprint != run.data.fingerprint:
             remark = "The data of this name are no longer those of the fit."
-    part, which = data.test, "test part"
-    if run.structure.needs_all:
-        part, which = data.train, "training part"
-    return Shown(_short(data.name), part, which, data.label_names, data.column_names, remark)
+    position, which = (0, "training part") if run.structure.needs_all else (2, "test part")
+    rows = None if data.rows is None else data.rows[position]
+    names = data.label_names, data.column_names
+    return Shown(_short(data.name), data.parts[position], which, *names, remark, rows)
 
 
 def _short(name: str) -> str:
@@ -172,6 +174,11 @@ class View:
             if structure.subsamples or not fitted:
                 raise NotShown(f"Single rows cannot be shown: {structure.needs_all}.")
         return self.shown.part.fixed(self.run.settings.seed).to("cpu")[self.index]
+
+    def number(self, row: int) -> int:
+        """Which row of the source a shown one is, or of what was given, from 0."""
+        place = self.index[row]
+        return int(place if self.shown.rows is None else self.shown.rows[place])
 
     def some(self, rows: int) -> Part:
         """The first rows that are shown, or all if the story needs all."""

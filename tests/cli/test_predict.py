@@ -73,3 +73,35 @@ def test_a_story_without_classes_predicts_nothing(command: Command, digits_run: 
     said = command("predict", digits_run)
     assert said.status == 2
     assert said.complaint.startswith("the story has no classes or components to predict")
+
+
+def test_new_rows_are_matched_by_the_names_of_their_columns(
+    command: Command, table: Path, tmp_path: Path
+) -> None:
+    fit = ("fit", "gmm", "--data", table, "--components", "2", "--method", "em", "--out", "g")
+    assert command(*fit, "--missing", "keep").status == 0
+    rows = [line.split(",") for line in table.read_text().splitlines()]
+    turned = "\n".join(f"{b},{i},{a}" for i, (a, b) in enumerate(rows[1:])) + "\n"
+    (tmp_path / "new.csv").write_text(f"b,number,a\n{turned}")
+    assert command("predict", "g", "--out", "own.csv2.csv").status == 0
+
+    said = command("predict", "g", "--data", "new.csv", "--out", "new_labels.csv")
+
+    assert "only the columns that were fitted are taken: a, b" in said.err
+    assert Path("new_labels.csv").read_text() == Path("own.csv2.csv").read_text()
+    (tmp_path / "less.csv").write_text("b,c\n1,2\n3,4\n5,6\n")
+    said = command("predict", "g", "--data", "less.csv", "--out", "no.csv")
+    assert said.status == 2
+    assert "lacks a" in said.complaint
+
+
+def test_new_rows_need_no_labels(command: Command, tmp_path: Path) -> None:
+    rows = [f"{i % 7}.5,{i % 5}.25,{'ab'[i % 2]}" for i in range(30)]
+    (tmp_path / "t.csv").write_text("x,y,kind\n" + "\n".join(rows) + "\n")
+    (tmp_path / "new.csv").write_text("x,y\n" + "\n".join(r[:-2] for r in rows) + "\n")
+    fit = ("fit", "m2", "--data", "t.csv", "--target", "kind", *SMALL, "--out", "m")
+    assert command(*fit).status == 0
+    said = command("predict", "m", "--data", "new.csv", "--out", "new_labels.csv")
+    assert said.status == 0, said.err
+    assert "no column 'kind' of labels" in said.err
+    assert len(rows_of(Path("new_labels.csv"))) == 30

@@ -188,3 +188,16 @@ def test_a_code_that_only_repeats_its_prior_is_idle_however_the_prior_varies(
     found = pg.check(as_it_is(Ignorant(), data), data, draws=50)["active units"]
     assert (found.figure, found.status) == (0.0, "fail")
     assert pg.check(run, data, draws=50)["active units"].figure == 1.0
+
+
+def test_what_cannot_be_meant_is_refused(
+    labelled: tuple[pg.Run, tuple[Tensor, Tensor]], halves: pg.Run
+) -> None:
+    run, data = labelled
+    with pytest.raises(pg.DataError, match="whole numbers"):
+        run.redraw(data, [1.5])
+    with pytest.raises(pg.DataError, match="conditions must have shape"):
+        run.redraw(data, [])
+    assert run.sample(3, data=(data[0][:3], data[1][:3]))["x"].shape == (3, 3)
+    with pytest.raises(pg.DataError, match="mask must hold True and False"):
+        halves.complete(torch.zeros(3, 2), torch.full((2,), 0.5))

@@ -313,11 +313,13 @@ def test_missing_values_are_shown_as_missing(
     monkeypatch.setattr(figures, "marginals", marginals)
     data = pg.data.load("iris")
     x = data.train.x.clone()
-    x[::3, 1] = x[::5, 2] = x[:, 3] = torch.nan
+    x[::3, 1] = x[::5, 2] = torch.nan
+    fitted = Part((x.clone(), data.train.y))
+    x[:, 3] = torch.nan
     part = Part((x, data.train.y))
     torch.manual_seed(0)
     story = GMM((4,), 3, posterior=posterior, missing="integrate")
-    run = pg.fit(story, part, epochs=2, progress=False)
+    run = pg.fit(story, fitted, epochs=2, progress=False)
     path = write_report(run, tmp_path / "a.html", part, label_names=data.label_names)
     assert headings(path) == ["Verdict", "Learning curves", *OF_MIXTURES, "Samples"]
     assert "<td>missing</td>" in path.read_text()
