@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.distributions import Delta
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
@@ -62,8 +63,15 @@ class Fix(Messenger):
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         if msg["name"] in self.values and not site_is_subsample(msg):  # type: ignore[arg-type]
             value = self.values[msg["name"]]
-            msg["value"] = value if self.at_once else value[0]
+            value = msg["value"] = value if self.at_once else value[0]
             msg["done"] = True
+            law = msg["fn"]
+            if isinstance(law, Delta):
+                # Computed again from other sites, its point may differ in the last bit, which would
+                # make the density of the value it gave before 0.
+                batch = value.shape[: value.dim() - law.event_dim]
+                density = torch.as_tensor(law.log_density).expand(batch)
+                msg["fn"] = Delta(value, density, event_dim=law.event_dim)
 
 
 class PlateSizes(Messenger):

@@ -8,11 +8,13 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 from torch import Tensor
 
 import ppl_gen as pg
 from ppl_gen.inference.findings import converged, settled
 from ppl_gen.inference.history import Epoch, History
+from ppl_gen.inference.tracing import Fix
 from ppl_gen.inference.verdict import Finding, Verdict
 from ppl_gen.models import PPCA, VAE, AutoEncoder
 
@@ -284,3 +286,18 @@ def test_em_is_at_rest_when_its_last_rise_is_within_the_tolerance() -> None:
     assert converged(climbed(-3.0, -2.0, -2.0 + 1e-9), 1e-6).status == "pass"
     assert converged(climbed(-3.0, -2.0), 1e-6).status == "warn"
     assert converged(climbed(-3.0), 1e-6).status == "skipped"
+
+
+def test_a_point_that_is_computed_again_has_the_density_it_had() -> None:
+    """An autoguide computes its sites from one draw, again for every block, up to the last bit."""
+    drawn = torch.tensor([1.0, 2.0, 3.0])
+
+    def guide() -> None:
+        again = drawn * (1 + 1e-7)
+        pyro.sample("loc", dist.Delta(again, torch.tensor(0.5), event_dim=1))
+
+    trace = poutine.trace(Fix({"loc": drawn}, at_once=True)(guide)).get_trace()
+
+    node = trace.nodes["loc"]
+    assert torch.equal(node["value"], drawn)
+    assert node["fn"].log_prob(node["value"]).item() == 0.5
