@@ -356,12 +356,13 @@ def test_a_component_that_dies_keeps_its_place() -> None:
 
 
 COLUMN = _clusters()[:, :1]
+HARDLY = torch.full((300, 1), math.nan).index_fill(0, torch.tensor([7]), 3.0)
 DEGENERATE = {
     "one point": (torch.tensor([[1.0, 2.0]]), 1),
     "a constant column": (torch.cat([COLUMN, torch.ones(300, 1)], 1), 2),
     "duplicated rows": (_clusters(4).repeat(20, 1), 4),
     "collinear columns": (COLUMN * torch.tensor([1.0, 2.0]), 2),
-    "a column without values": (torch.cat([COLUMN, torch.full((300, 1), math.nan)], 1), 2),
+    "a column with one value": (torch.cat([COLUMN, HARDLY], 1), 2),
     "far from zero": (_clusters() + 1e6, 3),
 }
 
@@ -377,6 +378,12 @@ def test_degenerate_data_leave_every_number_finite(
     assert math.isfinite(_elbo(story, x))
     for values in (story.weights, story.means, story.covariances):
         assert values.isfinite().all()
+
+
+def test_a_column_without_any_value_is_refused() -> None:
+    x = torch.cat([COLUMN, torch.full((300, 1), math.nan)], 1)
+    with pytest.raises(StoryError, match="column 1 has none: leave it out"):
+        _started(x, 2, missing="integrate")
 
 
 def test_fewer_different_rows_than_components_are_refused() -> None:
