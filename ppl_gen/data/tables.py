@@ -133,23 +133,27 @@ def observations_of(
             faults.append(f"{name!r} holds {_cells(other_cells)} {how}")
         columns.append(numbers)
     if faults:
-        remedy = "fill them or drop their rows" + (
-            ""
-            if missing
-            else ", or keep them with missing='keep' (--missing keep) for a story that takes them"
-        )
-        if texts:
-            remedy = "remove columns of text from the table"
-            if target is None:
-                remedy = (
-                    f"take a column of text as labels with target={texts[0]!r} "
-                    f"(--target {texts[0]}), or remove it from the table"
-                )
         raise DataError(
-            f"every column of {what} must hold finite numbers, but {', '.join(faults)}; {remedy}"
+            f"every column of {what} must hold finite numbers, but {', '.join(faults)}; "
+            f"{_remedy(texts, target, missing)}"
         )
     rows = torch.from_numpy(np.stack(columns, axis=1))
     return Observations(rows, y, label_names, tuple(frame.columns))
+
+
+def _remedy(texts: list[str], target: str | None, missing: bool) -> str:
+    """What to do about columns of text, or else about cells without a number."""
+    if texts and target is not None:
+        return "remove columns of text from the table"
+    if texts:
+        return (
+            f"take a column of text as labels with target={texts[0]!r} (--target {texts[0]}), or "
+            "remove it from the table"
+        )
+    fill = "fill them or drop their rows"
+    if missing:
+        return fill
+    return f"{fill}, or keep them with missing='keep' (--missing keep) for a story that takes them"
 
 
 def _cells(count: int) -> str:
