@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,7 @@ def main(options: Options) -> None:
     lines: list[Line] = []
     for name in options.rows or get_args(Name):
         begun = time.perf_counter()
-        found = ROWS[name](effort)
+        found = _found(name, effort)
         lines += found
         told = f"{name}: {time.perf_counter() - begun:.0f} s"
         print(f"{told}\n{table.table(found)}\n", file=sys.stderr, flush=True)
@@ -79,6 +80,15 @@ def main(options: Options) -> None:
         out = RESULTS
     if out is not None:
         table.write(out, text)
+
+
+def _found(name: Name, effort: Effort) -> list[Line]:
+    """The lines of a comparison; one that fails says so and costs no other."""
+    try:
+        return ROWS[name](effort)
+    except Exception as error:
+        traceback.print_exc(file=sys.stderr)
+        return [Line(name, "", note=f"failed: {type(error).__name__}: {error}")]
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ class Around:
 
 def around_graph(effort: Effort) -> list[Line]:
     """The line of the overhead of a step outside its graph."""
-    work, against = "a step of a tiny story", "its graph alone, subtracted"
+    work, against = "a step of a tiny story", "its graphs alone, subtracted"
     count = 1 if effort.quick else 3
     found = [alone(Around(1000).microseconds) for _ in range(count)]
     if None in found:

@@ -31,9 +31,9 @@ class ForOurs:
 def against_stock(
     work: str, make: Callable[[], Told], steps: int, bar: float, effort: Effort
 ) -> list[Line]:
-    """The line of one story; both take the rows a step that it asks for."""
+    """The line of one story, in a fit of default length, with the rows a step that it asks for."""
     told = make()
-    settings = {"batch_size": told.batch_size, "learning_rate": told.rate}
+    settings = {"batch_size": told.batch_size, "learning_rate": told.rate, "epochs": None}
     stock = Stock(make, told.batch_size)
     elbo = type(told.elbo).__name__
     peers = [Peer(f"the same under SVI.step, {elbo}", stock, bar)]

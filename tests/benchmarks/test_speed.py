@@ -25,7 +25,7 @@ def _empty_store() -> Iterator[None]:
 def test_an_enumerated_mixture_steps_faster_than_under_stock_pyro() -> None:
     """The time of this thread alone, which other programs on the same cores hardly change."""
     told = mixture()
-    settings = {"batch_size": told.batch_size, "learning_rate": told.rate}
+    settings = {"batch_size": told.batch_size, "epochs": None}
     contenders = (Ours(ForOurs(mixture), settings), Stock(mixture, told.batch_size))
     for contender in contenders:
         contender.prepare()
@@ -46,7 +46,7 @@ def test_an_enumerated_mixture_steps_faster_than_under_stock_pyro() -> None:
 def test_the_stories_of_users_are_taken_as_they_are(name: str) -> None:
     """Programs with nothing of ppl-gen in them fit, and a step changes what is learned."""
     told = USERS[name]()
-    ours = Ours(ForOurs(USERS[name]), {"batch_size": told.batch_size})
+    ours = Ours(ForOurs(USERS[name]), {"batch_size": told.batch_size, "epochs": None})
     ours.prepare()
     before = {n: p.detach().clone() for n, p in ours.training.pair.parameters().items()}
 
