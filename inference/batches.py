@@ -30,6 +30,7 @@ class Batches:
         self.part = None if part is None else part.to(device)
         self.arguments = arguments
         self.batch_size = batch_size
+        self.device = device
 
     @property
     def size(self) -> int:
@@ -52,33 +53,35 @@ class Batches:
             return ()
         if not self.part.redraw:
             return self.columns
-        return self.part.batch(torch.arange(self.size, device=self.part.x.device))[: self.arguments]
+        return self.part.batch(torch.arange(self.size, device=self.part.device))[: self.arguments]
 
     def example(self, rows: int) -> Batch:
         """The first rows, as a visit would show them."""
         if self.part is None:
             return ()
-        index = torch.arange(min(rows, self.size), device=self.part.x.device)
+        index = torch.arange(min(rows, self.size), device=self.part.device)
         return self.part.batch(index)[: self.arguments]
+
+    def at(self, rows: Tensor) -> Batch:
+        """The batch of these rows, ``(B,)``; drawn, where a visit draws."""
+        if self.part is None or self.count == 1:
+            return self.whole()
+        return self.part.batch(rows)[: self.arguments]
+
+    def orders(self) -> Iterator[Tensor]:
+        """Numbers of every row once, ``(B,)`` each, in an order drawn from torch's generator."""
+        if self.count == 1:
+            yield torch.arange(self.size, device=self.device)
+            return
+        yield from torch.randperm(self.size, device=self.device).split(self.batch_size)
 
     def shuffled(self) -> Iterator[Batch]:
         """Every row once, in an order drawn from torch's generator."""
-        if self.count == 1:
-            yield self.whole()
-            return
-        assert self.part is not None
-        order = torch.randperm(self.size, device=self.part.x.device)
-        for index in order.split(self.batch_size):
-            yield self.part.batch(index)[: self.arguments]
+        return map(self.at, self.orders())
 
-    def in_order(self) -> Iterator[Batch]:
-        """Every row once, first to last."""
-        if self.count == 1:
-            yield self.whole()
-            return
-        assert self.part is not None
-        for index in torch.arange(self.size, device=self.part.x.device).split(self.batch_size):
-            yield self.part.batch(index)[: self.arguments]
+    def in_order(self) -> Iterator[Tensor]:
+        """Numbers of every row once, ``(B,)`` each, first to last."""
+        yield from torch.arange(self.size, device=self.device).split(self.batch_size)
 
 
 def prepare(
@@ -96,10 +99,10 @@ def prepare(
         return None, 0
     part = as_part(data)
     required, most = _positional(model, kwargs)
-    arguments = max(1, required) if isinstance(data, Part | Dataset) else len(part.columns)
-    if arguments > len(part.columns) or arguments < required:
+    arguments = max(1, required) if isinstance(data, Part | Dataset) else len(part.stored)
+    if arguments > len(part.stored) or arguments < required:
         raise DataError(
-            f"the model requires {required} arguments, the data have {len(part.columns)} "
+            f"the model requires {required} arguments, the data have {len(part.stored)} "
             "column(s): give all of them as a tuple of columns, or the others by name with "
             "kwargs={...}"
         )

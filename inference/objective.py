@@ -14,7 +14,7 @@ from torch.distributions import kl_divergence
 from ppl_gen.errors import StoryError
 from ppl_gen.inference.pair import Pair
 from ppl_gen.inference.structure import Structure
-from ppl_gen.inference.tracing import Batch, Nodes, Weights
+from ppl_gen.inference.tracing import Batch, Nodes, Weights, is_one
 
 
 class _Recording:
@@ -149,34 +149,35 @@ class Objective:
         self.size = size
         self.free_bits = free_bits
 
-    def __call__(self, batch: Batch, kwargs: dict[str, Any], kl_weight: float = 1.0) -> Terms:
+    def __call__(
+        self, batch: Batch, kwargs: dict[str, Any], kl_weight: float | Tensor = 1.0
+    ) -> Terms:
         """Estimate the terms on one batch."""
         traces: list[Any] = getattr(self.elbo, "traces", [])
         traces.clear()
         total = self.elbo(*self.weighted(batch, kl_weight))(*batch, **kwargs)
         if not isinstance(total, Tensor):
             total = torch.tensor(float(total))
-        reconstruction = self._reconstruction(traces, total)
-        kl = (total.detach() + reconstruction) / kl_weight
-        elbo = reconstruction - kl if traces and not self.structure.enumerated else -total.detach()
-        if kl_weight != 1.0 and reconstruction.isnan():
-            elbo = torch.full_like(elbo, torch.nan)
+        if traces and not self.structure.enumerated:
+            reconstruction = self._reconstruction(traces, total)
+            elbo = reconstruction - (total.detach() + reconstruction) / kl_weight
+        else:
+            reconstruction = torch.full_like(total.detach(), torch.nan)
+            elbo = -total.detach() if is_one(kl_weight) else reconstruction
         if self.free_bits:
             total = total + self._shortfall(traces, kl_weight)
         traces.clear()
         return Terms(total / self.size, elbo / self.size, reconstruction / self.size)
 
-    def weighted(self, batch: Batch, kl_weight: float) -> tuple[Any, Any]:
+    def weighted(self, batch: Batch, kl_weight: float | Tensor) -> tuple[Any, Any]:
         """Model and guide with the weights of data plate and KL term applied."""
         factor = self.size / len(batch[0]) if self.structure.batch_plates else 1.0
-        if factor == 1.0 and kl_weight == 1.0:
+        if factor == 1.0 and is_one(kl_weight):
             return self.pair.model, self.pair.guide
         weights = Weights(self.structure.batch_plates, factor, kl_weight)
         return weights(self.pair.model), weights(self.pair.guide)
 
     def _reconstruction(self, traces: list[Any], total: Tensor) -> Tensor:
-        if not traces or self.structure.enumerated:
-            return torch.full_like(total.detach(), torch.nan)
         terms = [
             node["log_prob_sum"]
             for model, _ in traces
@@ -187,7 +188,7 @@ class Objective:
             return torch.zeros_like(total.detach())
         return torch.stack([torch.as_tensor(t).detach() for t in terms]).sum() / len(traces)
 
-    def _shortfall(self, traces: list[Any], kl_weight: float) -> Tensor:
+    def _shortfall(self, traces: list[Any], kl_weight: float | Tensor) -> Tensor:
         lack = torch.zeros(())
         for site in self.structure.latents:
             kl = torch.zeros(())

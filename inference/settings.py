@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 import math
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from ppl_gen.component import by_name
+from ppl_gen.inference.capture import Compile
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     "adam": torch.optim.Adam,
@@ -65,6 +66,8 @@ class Settings:
         patience: Stop after so many epochs without a better validation ELBO; never by default, and
             never during the warm-up.
         device: auto, cpu, cuda, or cuda:1.
+        compile: How steps are run: auto, as a graph that is compiled where that pays; graph, as a
+            graph whose results are those of eager Pyro to the last bit; eager, by Pyro itself.
     """
 
     method: Literal["svi", "em"] = "svi"
@@ -83,6 +86,7 @@ class Settings:
     free_bits: float = 0.0
     patience: int | None = None
     device: str = "auto"
+    compile: Compile = "auto"
 
     def __post_init__(self) -> None:
         _check("method", self.method in ("svi", "em"), "svi or em", self.method)
@@ -96,6 +100,7 @@ class Settings:
             _check(name, value is None or value >= 1, "at least 1", value)
         _check("clip", self.clip is None or self.clip > 0, "positive", self.clip)
         _check("seed", 0 <= self.seed < 2**32, "from 0 to 2**32 - 1", self.seed)
+        _check("compile", self.compile in get_args(Compile), "auto, graph or eager", self.compile)
         _check(
             "schedule", self.schedule in ("constant", "cosine"), "constant or cosine", self.schedule
         )

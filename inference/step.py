@@ -1,4 +1,4 @@
-"""One step of gradient descent: the seam ``(batch) -> (loss, gradients)`` and its optimiser."""
+"""One step of gradient descent: the seam ``(rows) -> (figures, gradients)`` and its optimiser."""
 
 from __future__ import annotations
 
@@ -8,29 +8,49 @@ from typing import Any
 import pyro
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.overrides import TorchFunctionMode
 
 from ppl_gen.errors import StoryError
+from ppl_gen.inference.batches import Batches
 from ppl_gen.inference.objective import Objective, Terms
-from ppl_gen.inference.tracing import Batch
+from ppl_gen.inference.tracing import is_one
 
-OptimizerFactory = Callable[[list[Tensor]], Optimizer]
+Weighted = tuple[()] | tuple[Tensor]
 
 
 class Gradient:
-    """The terms of a batch and the gradient of its loss, in eager Pyro.
+    """The figures of some rows and the gradient of their loss, by Pyro's own means.
 
-    This is the seam at which another way to compute the same may be put: called with a batch it
-    returns the terms, and the gradients in the order of :attr:`parameters`.
+    A function of tensors that gives tensors, so that it can be captured as a graph. The batch is
+    drawn inside.
+
+    Args:
+        objective: What is climbed.
+        batches: The data.
+        kwargs: Further arguments of both programs.
+
+    Attributes:
+        parameters: All parameters that were found by now.
+        used: For each of them whether the last loss depended on it.
     """
 
-    def __init__(self, objective: Objective, kwargs: dict[str, Any]) -> None:
+    def __init__(self, objective: Objective, batches: Batches, kwargs: dict[str, Any]) -> None:
         self.objective = objective
+        self.batches = batches
         self.kwargs = kwargs
         self.parameters: list[Tensor] = []
+        self.used: list[bool] = []
 
-    def __call__(self, batch: Batch, kl_weight: float) -> tuple[Terms, list[Tensor | None]]:
+    def __call__(self, rows: Tensor, *weight: Tensor) -> tuple[Tensor, ...]:
         """Evaluate loss and gradients; parameters a program makes on the way are found.
+
+        Args:
+            rows: Which rows, ``(B,)``.
+            *weight: Factor on the KL term, ``()``, if it is not 1.
+
+        Returns:
+            Loss, ELBO and reconstruction in nats a datum, ``(3,)``, and the gradients of the
+            parameters that are :attr:`used`.
 
         Raises:
             StoryError: If there is no parameter at all.
@@ -41,12 +61,17 @@ class Gradient:
                 "there is nothing to fit: neither model nor guide has a parameter, by pyro.param "
                 "or in a module; for draws from them as they are, use to_arviz(model, guide, data)"
             )
-        if not hasattr(self.objective.elbo, "differentiable_loss"):
-            return self._by_backward(batch, kl_weight)
-        terms = self.objective(batch, self.kwargs, kl_weight)
+        batch, kl_weight = self.batches.at(rows), weight[0] if weight else 1.0
+        if hasattr(self.objective.elbo, "differentiable_loss"):
+            terms = self.objective(batch, self.kwargs, kl_weight)
+            climbed = terms.loss
+        else:
+            terms, climbed = self._postponed(batch, kl_weight)
         self._find_parameters()
-        gradients = torch.autograd.grad(terms.loss, self.parameters, allow_unused=True)
-        return terms, list(gradients)
+        gradients = torch.autograd.grad(climbed, self.parameters, allow_unused=True)
+        self.used = [gradient is not None for gradient in gradients]
+        figures = torch.stack([t.detach() for t in (terms.loss, terms.elbo, terms.reconstruction)])
+        return figures, *(gradient for gradient in gradients if gradient is not None)
 
     def _find_parameters(self) -> None:
         store = pyro.get_param_store()
@@ -54,7 +79,7 @@ class Gradient:
             self.parameters = list(self.objective.pair.parameters().values())
             self._stored = len(store)
 
-    def _by_backward(self, batch: Batch, kl_weight: float) -> tuple[Terms, list[Tensor | None]]:
+    def _postponed(self, batch: Any, kl_weight: float | Tensor) -> tuple[Terms, Tensor]:
         """For the bounds of Pyro that only know how to call ``backward`` themselves."""
         model, guide = self.objective.weighted(batch, kl_weight)
 
@@ -63,54 +88,30 @@ class Gradient:
                 pyro.module(name, module)
             return model(*args, **kwargs)
 
-        self._find_parameters()
-        for parameter in self.parameters:
-            parameter.grad = None
         elbo: Any = self.objective.elbo
-        loss = elbo.loss_and_grads(registered, guide, *batch, **self.kwargs)
-        self._find_parameters()
+        with _Postponed() as postponed:
+            loss = elbo.loss_and_grads(registered, guide, *batch, **self.kwargs)
         size = self.objective.size
         value = torch.as_tensor(loss[0] if isinstance(loss, tuple) else loss) / size
         unknown = torch.full_like(value, torch.nan)
-        gradients = [None if p.grad is None else p.grad / size for p in self.parameters]
-        elbo_shown = -value if kl_weight == 1.0 else unknown
-        return Terms(value, elbo_shown, unknown), gradients
+        elbo_shown = -value if is_one(kl_weight) else unknown
+        climbed = torch.stack([torch.zeros(()), *postponed.losses]).sum() / size
+        return Terms(value, elbo_shown, unknown), climbed
 
     _stored: int = -1
 
 
-class Step:
-    """A gradient, clipped if asked, handed to a torch optimiser."""
+class _Postponed(TorchFunctionMode):
+    """Collects the losses that ``backward`` is called on, instead of calling it."""
 
-    def __init__(self, gradient: Gradient, factory: OptimizerFactory, clip: float | None) -> None:
-        self.gradient = gradient
-        self.factory = factory
-        self.clip = clip
-        self.optimizer: Optimizer | None = None
-        self._known: set[int] = set()
+    def __init__(self) -> None:
+        super().__init__()
+        self.losses: list[Tensor] = []
 
-    def __call__(self, batch: Batch, kl_weight: float) -> tuple[Terms, Callable[[], None]]:
-        """Evaluate a batch; the second result applies the update, once the loss was looked at."""
-        terms, gradients = self.gradient(batch, kl_weight)
-        return terms, lambda: self._update(gradients)
-
-    def prepare(self) -> Optimizer:
-        """The optimiser, with every parameter known by now in it."""
-        parameters = self.gradient.parameters
-        if self.optimizer is None:
-            self.optimizer = self.factory(parameters)
-        else:
-            new = [p for p in parameters if id(p) not in self._known]
-            if new:
-                self.optimizer.add_param_group({"params": new})
-        self._known = {id(p) for p in parameters}
-        return self.optimizer
-
-    def _update(self, gradients: list[Tensor | None]) -> None:
-        optimizer = self.prepare() if len(self._known) != len(gradients) else self.optimizer
-        assert optimizer is not None
-        for parameter, gradient in zip(self.gradient.parameters, gradients, strict=True):
-            parameter.grad = gradient
-        if self.clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.gradient.parameters, self.clip)
-        optimizer.step()
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if func is Tensor.backward:
+            self.losses.append(args[0].reshape(()))
+            return None
+        return func(*args, **(kwargs or {}))

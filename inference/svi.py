@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pyro
 import torch
 from pyro.infer import ELBO
+from torch import Tensor
 
 from ppl_gen.errors import FitError, StoryError
-from ppl_gen.inference.batches import rows_of
+from ppl_gen.inference.capture import Captured
 from ppl_gen.inference.em import is_open_ended, settle
 from ppl_gen.inference.history import Epoch
-from ppl_gen.inference.objective import Objective, Terms, choose_elbo, culprit
+from ppl_gen.inference.objective import Objective, choose_elbo, culprit
 from ppl_gen.inference.progress import Reporter
 from ppl_gen.inference.seeds import seeded
-from ppl_gen.inference.step import Gradient, Step
+from ppl_gen.inference.step import Gradient, Weighted
 from ppl_gen.inference.tracing import Batch, blame, trace_nodes
 from ppl_gen.inference.training import (
     DEFAULT_BATCH,
@@ -28,6 +28,7 @@ from ppl_gen.inference.training import (
     check_batch_size,
     quiet,
 )
+from ppl_gen.inference.update import Update
 from ppl_gen.story import Story
 
 
@@ -60,6 +61,11 @@ class GradientAscent(Training):
         return size if self.structure.needs_all else min(asked or DEFAULT_BATCH, size)
 
     def run(self, report: Reporter) -> None:
+        self.begin()
+        self.climb(report)
+
+    def begin(self) -> None:
+        """Find first weights, and choose what is climbed."""
         story = self.pair.story
         if is_open_ended(story):
             self.become(settle(story, self.batches, self.settings, self.warm_start))
@@ -67,20 +73,21 @@ class GradientAscent(Training):
             story.start(*self.batches.columns)
         self._choose_bound()
         self.kept = self.earlier = self.pair.snapshot()
-        self.climb(report)
 
     def train(self, epoch: int) -> Figures:
         self.pair.train(True)
         mean = _Mean()
         total = self.epochs * self.batches.count
-        for position, batch in enumerate(self.batches.shuffled()):
-            terms, update = self._finite_step(epoch, position, batch)
+        weight = self.settings.kl_weight_at(epoch)
+        weights = () if weight == 1.0 else (torch.tensor(weight, device=self.batches.device),)
+        for position, rows in enumerate(self.batches.orders()):
+            figures, gradients = self._finite_step(epoch, position, rows, weights)
             rate = self.settings.learning_rate * self.settings.rate_at(self.steps / total)
-            for group in self.step.prepare().param_groups:
-                group["lr"] = rate
-            update()
+            self.update.prepare(self.gradient.parameters)
+            self.update.set_rate(rate)
+            self.update(self.gradient.used, gradients)
             self.steps += 1
-            mean.add(terms, rows_of(batch))
+            mean.add(figures, len(rows))
         self.pair.train(False)
         return mean.figures()
 
@@ -92,13 +99,18 @@ class GradientAscent(Training):
         # A sum over enumerated sites has no value in Pyro unless it has a gradient.
         graded = torch.set_grad_enabled(self.structure.enumerated)
         with seeded(self.settings.seed), graded:
-            for batch in self.valid.in_order():
-                mean.add(self.bound(batch, self.kwargs), rows_of(batch))
+            for rows in self.valid.in_order():
+                mean.add(self.watched(rows)[0].tolist(), len(rows))
         return mean.figures()
 
+    def _watched(self, rows: Tensor) -> tuple[Tensor]:
+        """Figures of some of the validation rows, as of the training rows."""
+        assert self.valid is not None
+        terms = self.bound(self.valid.at(rows), self.kwargs)
+        return (torch.stack([t.detach() for t in (terms.loss, terms.elbo, terms.reconstruction)]),)
+
     def rates(self, epoch: int) -> tuple[float, float]:
-        rate = self.step.prepare().param_groups[0]["lr"]
-        return rate, self.settings.kl_weight_at(epoch)
+        return self.update.rate, self.settings.kl_weight_at(epoch)
 
     def keep(self, epoch: Epoch) -> bool:
         if self.valid is None or epoch.epoch <= self.settings.kl_warmup:
@@ -122,19 +134,30 @@ class GradientAscent(Training):
         )
         objective = Objective(pair, structure, chosen, size, settings.free_bits)
         self.bound = Objective(pair, structure, plain, size)
-        self.step = Step(Gradient(objective, kwargs), settings.make_optimizer, settings.clip)
+        self.gradient = Gradient(objective, self.batches, kwargs)
+        programs = (pair.story, pair.model, pair.guide)
+        self.step = Captured(self.gradient, programs, settings.compile, self._uses)
+        self.watched = Captured(self._watched, programs, settings.compile, lambda _: self.epochs)
+        captured = settings.compile != "eager"
+        self.update = Update(settings.make_optimizer, settings.clip, captured=captured)
+
+    def _uses(self, rows: int) -> int:
+        """How many steps of that many rows there will be at most."""
+        full = self.batches.size // self.batches.batch_size
+        return self.epochs * (full if rows == self.batches.batch_size else 1)
 
     def _finite_step(
-        self, number: int, position: int, batch: Batch
-    ) -> tuple[Terms, Callable[[], None]]:
-        """Evaluate a batch, and stop the fit if its loss or a parameter is not finite."""
+        self, number: int, position: int, rows: Tensor, weights: Weighted
+    ) -> tuple[list[float], tuple[Tensor, ...]]:
+        """Evaluate some rows, and stop the fit if their loss or a parameter is not finite."""
         noise = torch.get_rng_state()
         try:
             with blame("story"):
-                terms, update = self.step(batch, self.settings.kl_weight_at(number))
-            loss = float(terms.loss.detach())
-            if math.isfinite(loss):
-                return terms, update
+                terms, *gradients = self.step(rows, *weights)
+            figures = terms.tolist()
+            if math.isfinite(figures[0]):
+                return figures, tuple(gradients)
+            loss = figures[0]
         except StoryError:
             if not self._broken():
                 raise
@@ -144,7 +167,7 @@ class GradientAscent(Training):
         if position == 0 and self.valid is None:
             # The last epoch's weights are the ones that gave this loss.
             self.kept = self.earlier
-        raise self._diverged(number, loss, batch)
+        raise self._diverged(number, loss, self.batches.at(rows))
 
     def _broken(self) -> list[str]:
         """Names of the parameters that are not finite any more."""
@@ -178,10 +201,12 @@ class _Mean:
     elbo: float = 0.0
     reconstruction: float = 0.0
 
-    def add(self, terms: Any, rows: int) -> None:
+    def add(self, figures: list[float], rows: int) -> None:
+        """Add loss, ELBO and reconstruction of some rows."""
+        _, elbo, reconstruction = figures
         self.rows += rows
-        self.elbo += rows * float(terms.elbo)
-        self.reconstruction += rows * float(terms.reconstruction)
+        self.elbo += rows * elbo
+        self.reconstruction += rows * reconstruction
 
     def figures(self) -> Figures:
         elbo, reconstruction = self.elbo / self.rows, self.reconstruction / self.rows

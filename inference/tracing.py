@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -25,7 +26,9 @@ Nodes = dict[str, dict[str, Any]]
 class Weights(Messenger):
     """Multiply the terms of data plates by one factor and those of latents by another."""
 
-    def __init__(self, plates: frozenset[str], factor: float = 1.0, latent: float = 1.0) -> None:
+    def __init__(
+        self, plates: frozenset[str], factor: float = 1.0, latent: float | Tensor = 1.0
+    ) -> None:
         super().__init__()
         self.plates = plates
         self.factor = factor
@@ -36,8 +39,13 @@ class Weights(Messenger):
             return
         if self.factor != 1.0 and any(f.name in self.plates for f in msg["cond_indep_stack"]):
             msg["scale"] = msg["scale"] * self.factor
-        if self.latent != 1.0 and not msg["is_observed"]:
+        if not is_one(self.latent) and not msg["is_observed"]:
             msg["scale"] = msg["scale"] * self.latent
+
+
+def is_one(weight: float | Tensor) -> bool:
+    """Whether a weight is 1 whatever the values of tensors."""
+    return not isinstance(weight, Tensor) and weight == 1.0
 
 
 class Indices(Messenger):
@@ -125,15 +133,27 @@ def blame(program: str) -> Iterator[None]:
         raise StoryError(f"the {program} raised {type(error).__name__}{where}: {text}") from error
 
 
+def place_of(frame: FrameType | None) -> str:
+    """The line of a user's program from which a frame was called, in brackets, if there is one."""
+    while frame is not None and not _is_own(frame.f_code.co_filename):
+        if not _is_library(frame.f_code.co_filename):
+            return f" ({Path(frame.f_code.co_filename).name}, line {frame.f_lineno})"
+        frame = frame.f_back
+    return ""
+
+
 def _first_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0] or type(error).__name__
 
 
 def _is_library(filename: str) -> bool:
     parts = Path(filename).parts
-    own = Path(__file__).resolve().parent
-    inside = own in Path(filename).resolve().parents
-    return inside or "torch" in parts or "pyro" in parts or "contextlib.py" in parts
+    named = "torch" in parts or "pyro" in parts or "contextlib.py" in parts
+    return named or _is_own(filename)
+
+
+def _is_own(filename: str) -> bool:
+    return Path(__file__).resolve().parent in Path(filename).resolve().parents
 
 
 def trace_nodes(pair: Pair, batch: Batch, kwargs: Mapping[str, Any]) -> tuple[Nodes, Nodes]:

@@ -1,0 +1,220 @@
+"""A function that runs Pyro programs, in eager Pyro at first and as a graph once it is known."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from pyro.infer import is_validation_enabled
+from torch import Tensor
+
+from ppl_gen.inference.graph import Function, Graph, told, trace
+from ppl_gen.inference.own_state import Noise, OwnState
+from ppl_gen.inference.passes import Bytes
+from ppl_gen.inference.watch import Uncapturable
+
+logger = logging.getLogger("ppl_gen")
+
+Compile = Literal["auto", "graph", "eager"]
+
+# Fewer uses of a graph do not repay the tracing of it, which takes as long as some ten of them.
+FEW = 20
+# What compiling takes, and what it saves a step: of an operation's overhead, and of the time to
+# write an intermediate result and read it again. Seconds, on a laptop's two cores; they only have
+# to be right within a few times, and are constants so that the same fit always decides the same.
+COMPILING = 10.0
+SAVED_AN_OPERATION = 2e-6
+SAVED_A_BYTE = 1e-10
+# How far compiled results may be from those of eager Pyro, as a share of their own size: single
+# precision, summed in another order.
+AGREEMENT = 1e-3
+
+
+@dataclass
+class _Shape:
+    """What is known for inputs of one shape.
+
+    Attributes:
+        seen: How often it came.
+        checking: The graph that also says whether parameters and data are valid.
+        plain: The same without.
+    """
+
+    seen: int = 0
+    checking: Graph | None = None
+    plain: Graph | None = None
+    compiled: bool = False
+
+
+class Captured:
+    """A function of tensors that becomes a graph, one for each shape of its inputs.
+
+    It runs as it is at first, and what it keeps from call to call is watched. Then it is traced and
+    the graph held against it, from the same random numbers; again at the 4th use, the 8th, the
+    16th and so on. Whatever differs or cannot be traced, it runs as it is from there on, and one
+    line says why.
+
+    Args:
+        function: What to run. Called with tensors, it gives tensors.
+        programs: What it runs, whose own state is watched.
+        how: auto, graph or eager.
+        uses: How often inputs of that many rows will come, if ``how`` is not eager.
+    """
+
+    def __init__(
+        self, function: Function, programs: Iterable[Any], how: Compile, uses: Callable[[int], int]
+    ) -> None:
+        self.function = function
+        self.programs = list(programs)
+        self.how = how
+        self.uses = uses
+        self.shapes: dict[Any, _Shape] = {}
+        self.written: list[Tensor] = []
+        self.reason = "" if how != "eager" else "asked for"
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The function's outputs."""
+        if self.reason:
+            return self.function(*inputs)
+        key = tuple((i.shape, i.dtype) for i in inputs)
+        shape = self.shapes.get(key)
+        if shape is None:
+            shape = self.shapes[key] = _Shape()
+        shape.seen += 1
+        if shape.seen == 1:
+            return self._observed(*inputs)
+        if shape.plain is None and shape.seen > 2:
+            return self.function(*inputs)
+        if shape.seen & (shape.seen - 1) == 0:
+            return self._compared(shape, *inputs)
+        return self._run(shape, *inputs)
+
+    def _observed(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Run the function as it is and look whether it leaves anything behind."""
+        noise, before = Noise(), OwnState(self.programs)
+        with noise.listening():
+            outputs = self.function(*inputs)
+        after = OwnState(self.programs)
+        changed = after.changed(before)
+        if noise.heard:
+            self._give_up("the program prints")
+        elif changed is not None:
+            self._give_up(f"the program changes {changed} from call to call")
+        self.written = after.written(before)
+        return outputs
+
+    def _compared(self, shape: _Shape, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Run the function as it is, and hold a graph against it."""
+        uses = self.uses(len(inputs[0])) if shape.plain is None else 0
+        if shape.plain is None and uses < FEW:
+            return self.function(*inputs)
+        begun = _Moment(self.written)
+        wanted = self.function(*inputs)
+        ended = _Moment(self.written)
+        begun.restore()
+        try:
+            if shape.plain is None:
+                shape.checking = trace(self.function, *inputs)
+                shape.plain = shape.checking.trusting()
+                begun.restore()
+            with Bytes() as counted:
+                found = self._graph_of(shape)(*inputs)
+            _hold(wanted, found, _loosest() if shape.compiled else 1e-5)
+            ended.hold()
+            if self._pays(uses, shape.plain, counted.total):
+                begun.restore()
+                self._compile(shape, wanted, *inputs)
+        except Uncapturable as error:
+            self._give_up(f"the program {error}")
+        except Exception as error:
+            self._give_up(f"it could not be traced: {told(error)}")
+        finally:
+            ended.restore()
+        return wanted
+
+    def _run(self, shape: _Shape, *inputs: Tensor) -> tuple[Tensor, ...]:
+        begun = torch.get_rng_state()
+        graph = self._graph_of(shape)
+        try:
+            outputs = graph(*inputs)
+            if not graph.assumed:
+                return outputs
+            if outputs[-1]:
+                return outputs[:-1]
+        except Exception as error:
+            self._give_up(f"its graph failed: {told(error)}")
+        # In eager Pyro it will say what is wrong, if something is.
+        torch.set_rng_state(begun)
+        return self.function(*inputs)
+
+    def _graph_of(self, shape: _Shape) -> Graph:
+        graph = shape.checking if is_validation_enabled() else shape.plain
+        assert graph is not None
+        return graph
+
+    def _pays(self, uses: int, graph: Graph, computed: int) -> bool:
+        """Whether compiling a graph takes less time than it saves."""
+        saved = SAVED_AN_OPERATION * len(graph.module.graph.nodes) + SAVED_A_BYTE * computed
+        return self.how == "auto" and uses * saved > COMPILING
+
+    def _compile(self, shape: _Shape, wanted: tuple[Tensor, ...], *inputs: Tensor) -> None:
+        """Put machine code in the place of a graph, if it gives the same."""
+        assert shape.plain is not None
+        try:
+            compiled = shape.plain.compiled(*inputs)
+            _hold(wanted, compiled(*inputs), _loosest())
+        except Uncapturable as error:
+            logger.warning("compile: the graph runs as it is, since it %s", error)
+        else:
+            shape.plain, shape.compiled = compiled, True
+
+    def _give_up(self, reason: str) -> None:
+        self.reason = reason
+        self.shapes.clear()
+        logger.warning("compile: eager Pyro from here on, since %s", reason)
+
+
+class _Moment:
+    """The random numbers to come, and what a function writes in place, as they are now."""
+
+    def __init__(self, written: list[Tensor]) -> None:
+        self.noise = torch.get_rng_state()
+        self.written = [(tensor, tensor.detach().clone()) for tensor in written]
+
+    def restore(self) -> None:
+        """Make it all as it was."""
+        torch.set_rng_state(self.noise)
+        with torch.no_grad():
+            for tensor, value in self.written:
+                tensor.copy_(value)
+
+    def hold(self) -> None:
+        """Refuse if it is not as it was."""
+        if not torch.equal(torch.get_rng_state(), self.noise):
+            raise Uncapturable("draws other random numbers as a graph")
+        present = tuple(tensor.detach() for tensor, _ in self.written)
+        _hold(tuple(value for _, value in self.written), present, _loosest())
+
+
+def _hold(wanted: Sequence[Tensor], found: Sequence[Tensor], share: float) -> None:
+    """Refuse if tensors are further apart than a share of their size.
+
+    What is small beside the largest of them may be off by a share of that, a thousand times less:
+    a gradient that is zero but for rounding has no digits to agree in.
+    """
+    sizes = [float(value.double().nan_to_num().norm()) for value in wanted]
+    least = 1e-3 * max(sizes, default=0.0)
+    for value, other, size in zip(wanted, found, sizes, strict=False):
+        alike = value.shape == other.shape and value.dtype == other.dtype
+        if not alike or not torch.equal(value.isfinite(), other.isfinite()):
+            raise Uncapturable("gives other results as a graph")
+        away = float((value.double() - other.double()).nan_to_num().norm())
+        if away > share * max(size, least):
+            raise Uncapturable(f"gives results as a graph that are off by {away / size:.1e}")
+
+
+def _loosest() -> float:
+    return AGREEMENT if torch.get_float32_matmul_precision() == "highest" else 50 * AGREEMENT
