@@ -62,7 +62,8 @@ def record_of(data: Any, part: Part | None, arguments: int) -> DataRecord:
     if part is None:
         return DataRecord(None, 1, ())
     columns = tuple(
-        (tuple(c.shape[1:]), str(c.dtype).removeprefix("torch.")) for c in part.columns[:arguments]
+        (tuple(row.shape[1:]), str(row.dtype).removeprefix("torch."))
+        for row in part[:1].columns[:arguments]
     )
     source = data.source if isinstance(data, Dataset) else None
     return DataRecord(part.fingerprint, len(part), columns, source, _column_names(data))

@@ -59,7 +59,7 @@ def binarised(data: Dataset, way: str, seed: int) -> Dataset:
 
 def thresholded(part: Part) -> Part:
     """Put a 1 wherever an observation exceeds one half, and a 0 elsewhere."""
-    return Part(((part.x > 0.5).to(part.x.dtype), *part.columns[1:]))
+    return part.binary(lambda rows: (rows > 0.5).to(rows.dtype))
 
 
 def _drawn_with(generator: Generator) -> Callable[[Part], Part]:

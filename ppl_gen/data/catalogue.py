@@ -8,6 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import torch
+
 from ppl_gen.data import embedded, synthetic, vision
 from ppl_gen.data.binarise import binarised
 from ppl_gen.data.dataset import Dataset, Part, seeded
@@ -160,11 +162,14 @@ def _path(name_or_path: str | os.PathLike[str]) -> Path:
 
 
 def _supported(data: Dataset, support: Support) -> Dataset:
-    check_support([part.x for part in data.parts], support, data.name)
+    check_support(data.pieces(), support, data.name)
     if support is not Support.CATEGORIES:
         return replace(data, support=support)
-    train, valid, test = (Part((part.x.long(), *part.columns[1:])) for part in data.parts)
-    categories = 1 + max(int(part.x.max()) for part in data.parts)
+    train, valid, test = (
+        Part((torch.cat([rows.long() for rows in part.pieces()]), *part.stored[1:]))
+        for part in data.parts
+    )
+    categories = 1 + max(int(part.x.max()) for part in (train, valid, test))
     return replace(
         data, support=support, train=train, valid=valid, test=test, categories=categories
     )

@@ -1,13 +1,14 @@
 """A data set and its parts, as tensors in memory."""
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
+from ppl_gen.data.levels import WHOLE, Levels
 from ppl_gen.data.support import Support
 from ppl_gen.errors import DataError
 
@@ -29,55 +30,85 @@ def seeded(seed: int) -> Generator:
 class Part:
     """Observations, with or without labels and further columns, all equally long.
 
+    Observations may be kept as bytes. Then ``x`` and ``columns`` are computed at every call, and
+    what is written into them is lost; ``batch`` and ``pieces`` make numbers of some rows only.
+
     Args:
-        columns: Tensors of shape ``(N, *)``: the observations, then the labels if there are any.
+        stored: Tensors of shape ``(N, *)``: the observations, then the labels if there are any.
         redraw: Whether the observations are probabilities from which every ``batch`` draws 0 or 1
             anew, as Salakhutdinov and Murray (2008) binarise MNIST.
+        levels: The numbers for which bytes stand, where the observations are kept as uint8; None
+            where they are kept as they are.
 
     Raises:
-        DataError: If there is no column, a column is no tensor or has no rows, or two columns
-            differ in length.
+        DataError: If there is no column, a column is no tensor or has no rows, two columns differ
+            in length, observations to be redrawn are not in floating point, or those with levels
+            are no bytes.
     """
 
-    columns: tuple[Tensor, ...]
+    stored: tuple[Tensor, ...]
     redraw: bool = False
+    levels: Levels | None = None
 
     def __post_init__(self) -> None:
-        if not self.columns:
+        if not self.stored:
             raise DataError("data must have at least one column, got none")
-        for column in self.columns:
+        for column in self.stored:
             if not isinstance(column, Tensor):
                 raise DataError(f"a column must be a tensor, got {type(column).__name__}")
             if column.ndim == 0:
                 raise DataError("a column must have one row for each observation, got a scalar")
-            if len(column) != len(self.columns[0]):
-                lengths = f"{len(self.columns[0])} and {len(column)}"
+            if len(column) != len(self.stored[0]):
+                lengths = f"{len(self.stored[0])} and {len(column)}"
                 raise DataError(f"columns must have equally many rows, got {lengths}")
         if len(self) == 0:
             raise DataError("data must have at least one row, got none")
+        kept = self.stored[0].dtype
+        if self.levels is not None and kept is not torch.uint8:
+            raise DataError(f"observations with levels must be kept as uint8, got {kept}")
+        if self.redraw and self.levels is None and not kept.is_floating_point:
+            raise DataError(
+                f"observations to be redrawn must be probabilities in floating point, got {kept}; "
+                "convert them, or say with levels= what bytes stand for"
+            )
+
+    @property
+    def columns(self) -> tuple[Tensor, ...]:
+        """The observations, then all else, shape ``(N, *)`` each."""
+        return (self.x, *self.stored[1:])
 
     @property
     def x(self) -> Tensor:
         """The observations, shape ``(N, *shape)``."""
-        return self.columns[0]
+        return self._numbers(self.stored[0])
 
     @property
     def y(self) -> Tensor | None:
         """The labels, shape ``(N,)``: long for classes, float32 for a continuous truth."""
-        return self.columns[1] if len(self.columns) > 1 else None
+        return self.stored[1] if len(self.stored) > 1 else None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one observation."""
+        return tuple(self.stored[0].shape[1:])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the observations are kept."""
+        return self.stored[0].device
 
     def __len__(self) -> int:
-        return len(self.columns[0])
+        return len(self.stored[0])
 
     def __getitem__(self, index: slice | Tensor) -> "Part":
         if not isinstance(index, slice | Tensor) or (isinstance(index, Tensor) and index.ndim != 1):
             raise TypeError(
                 f"a part is indexed by a slice or a tensor of shape (B,), got {index!r}"
             )
-        return Part(tuple(column[index] for column in self.columns), self.redraw)
+        return replace(self, stored=tuple(column[index] for column in self.stored))
 
     def __repr__(self) -> str:
-        shapes = ", ".join(str(tuple(column.shape)) for column in self.columns)
+        shapes = ", ".join(str(tuple(column.shape)) for column in self.stored)
         return f"Part({shapes}{', redraw=True' if self.redraw else ''})"
 
     def batch(self, index: Tensor) -> tuple[Tensor, ...]:
@@ -90,12 +121,38 @@ class Part:
             The columns, shape ``(B, *)`` each. Where ``redraw`` holds, the first is drawn with
             torch's global generator.
         """
-        x, *rest = (column[index] for column in self.columns)
+        return self.rows(self.stored, index)
+
+    def rows(self, stored: tuple[Tensor, ...], index: Tensor) -> tuple[Tensor, ...]:
+        """Take some rows of tensors like those of this part.
+
+        No value decides what is computed, and no tensor of the part is used, so that the stored
+        tensors can be inputs of a graph.
+
+        Args:
+            stored: Tensors of the number and types of ``stored``, with any number of rows.
+            index: Row numbers, shape ``(B,)``.
+
+        Returns:
+            As of ``batch``.
+        """
+        x, *rest = (column[index] for column in stored)
+        x = self._numbers(x)
         return (torch.bernoulli(x) if self.redraw else x, *rest)
+
+    def pieces(self) -> Iterator[Tensor]:
+        """The observations from first to last, some rows at a time, shape ``(B, *shape)`` each.
+
+        All of them together never exist as floats.
+        """
+        return map(self._numbers, _split(self.stored[0].detach()))
+
+    def _numbers(self, kept: Tensor) -> Tensor:
+        return kept if self.levels is None else self.levels(kept)
 
     def to(self, device: torch.device | str) -> "Part":
         """The same rows on another device."""
-        return Part(tuple(column.to(device) for column in self.columns), self.redraw)
+        return replace(self, stored=tuple(column.to(device) for column in self.stored))
 
     def fixed(self, seed: int = 0) -> "Part":
         """Draw the observations once and for all; a part that is not redrawn is returned as is."""
@@ -107,26 +164,52 @@ class Part:
         Args:
             generator: A generator on the CPU, so that every device gives the same draws.
         """
-        draws = torch.bernoulli(self.x.cpu(), generator=generator).to(self.x.device)
-        return Part((draws, *self.columns[1:]))
+        return self.binary(
+            lambda rows: torch.bernoulli(rows.cpu(), generator=generator).to(rows.device)
+        )
+
+    def binary(self, way: Callable[[Tensor], Tensor]) -> "Part":
+        """The same rows with 0 or 1 in place of every number, kept as bytes where float32 was.
+
+        Args:
+            way: Gives 0 and 1 for some observations, shape ``(B, *shape)``, first rows first.
+        """
+        if self.levels is None and self.stored[0].dtype is not torch.float32:
+            x, levels = torch.cat([way(rows) for rows in self.pieces()]), None
+        else:
+            # In its own levels a part can be joined with the one that it was drawn from.
+            levels = WHOLE if self.levels is None or self.levels.ends is None else self.levels
+            zero, one = torch.tensor(levels.ends, dtype=torch.uint8, device=self.device)
+            x = torch.cat([torch.where(way(rows) > 0, one, zero) for rows in self.pieces()])
+        return Part((x, *self.stored[1:]), levels=levels)
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the shapes, types and bytes of the columns and over ``redraw``, in hex."""
+        """SHA-256 over the shapes, types and bytes of the columns and over ``redraw``, in hex.
+
+        Observations kept as bytes count as the numbers that they stand for.
+        """
         digest = hashlib.sha256(f"redraw={self.redraw}".encode())
-        for column in self.columns:
-            digest.update(f"{tuple(column.shape)} {column.dtype}".encode())
-            row_bytes = max(1, column[0].numel() * column.element_size())
-            for rows in column.detach().split(max(1, CHUNK_BYTES // row_bytes)):
+        columns = (self.pieces(), *(_split(column.detach()) for column in self.stored[1:]))
+        for pieces, first in zip(columns, self[:1].columns, strict=True):
+            digest.update(f"{(len(self), *first.shape[1:])} {first.dtype}".encode())
+            for rows in pieces:
                 digest.update(rows.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()
+
+
+def _split(column: Tensor) -> tuple[Tensor, ...]:
+    """A column in pieces that take ``CHUNK_BYTES`` at most as float32, or one row each."""
+    row_bytes = max(1, column[0].numel() * max(4, column.element_size()))
+    return column.split(max(1, CHUNK_BYTES // row_bytes))
 
 
 def concat(*parts: Part) -> Part:
     """Join parts row after row, for instance train and valid.
 
     A redrawn part can be joined with one that was drawn already: drawing from the probabilities 0
-    and 1 gives the same 0 and 1 every time. The whole is then redrawn.
+    and 1 gives the same 0 and 1 every time. The whole is then redrawn. Observations stay bytes
+    where all parts keep them as bytes of the same levels.
 
     Raises:
         DataError: If there is no part, the columns differ in number, shape or type, or a redrawn
@@ -134,15 +217,21 @@ def concat(*parts: Part) -> Part:
     """
     if not parts:
         raise DataError("concat needs at least one part, got none")
-    layouts = {tuple((tuple(c.shape[1:]), c.dtype) for c in part.columns) for part in parts}
+    layouts = {tuple((tuple(c.shape[1:]), c.dtype) for c in p[:1].columns) for p in parts}
     if len(layouts) > 1:
         described = " and ".join(repr(part) for part in parts)
         raise DataError(f"parts must have columns of equal shapes and types, got {described}")
     redraw = any(part.redraw for part in parts)
     for part in parts:
-        if redraw and not part.redraw and not Support.BINARY.contains(part.x).all():
+        if redraw and not part.redraw and not all(map(_is_binary, part.pieces())):
             raise DataError("a redrawn part can be joined only with parts that hold 0 and 1")
-    return Part(tuple(map(torch.cat, zip(*(p.columns for p in parts), strict=True))), redraw)
+    alike = len({part.levels for part in parts}) == 1
+    columns = zip(*(part.stored if alike else part.columns for part in parts), strict=True)
+    return Part(tuple(map(torch.cat, columns)), redraw, parts[0].levels if alike else None)
+
+
+def _is_binary(x: Tensor) -> bool:
+    return bool(Support.BINARY.contains(x).all())
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -178,7 +267,7 @@ class Dataset:
     source: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        shapes = [tuple(part.x.shape[1:]) for part in self.parts]
+        shapes = [part.shape for part in self.parts]
         if len(set(shapes)) > 1:
             raise DataError(
                 f"observations of {self.name!r} must have one shape, got {shapes[0]} in train, "
@@ -193,7 +282,12 @@ class Dataset:
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one observation."""
-        return tuple(self.train.x.shape[1:])
+        return self.train.shape
+
+    def pieces(self) -> Iterator[Tensor]:
+        """All observations, some rows of train, valid and test at a time."""
+        for part in self.parts:
+            yield from part.pieces()
 
     @property
     def fingerprint(self) -> str:

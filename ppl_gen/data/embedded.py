@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from ppl_gen.data.dataset import Dataset, Part, divided, seeded
+from ppl_gen.data.levels import Levels
 from ppl_gen.data.support import Support
 
 LINES = {
@@ -12,6 +13,7 @@ LINES = {
     "iris": "150 flowers, 4 lengths in cm, in 3 species",
     "wine": "178 wines, 13 chemical measurements, from 3 growers",
 }
+SIXTEENTHS = Levels(1 / 16)
 
 
 def load_embedded(name: str, seed: int) -> Dataset:
@@ -28,10 +30,10 @@ def load_embedded(name: str, seed: int) -> Dataset:
 
     bunch: Any = getattr(datasets, f"load_{name}")()
     x = torch.from_numpy(bunch.data).float()
-    support = Support.REAL
+    support, levels = Support.REAL, None
     if name == "digits":
-        x, support = x.reshape(-1, 1, 8, 8) / 16, Support.UNIT_INTERVAL
-    whole = Part((x, torch.from_numpy(bunch.target).long()))
+        x, support, levels = x.reshape(-1, 1, 8, 8).byte(), Support.UNIT_INTERVAL, SIXTEENTHS
+    whole = Part((x, torch.from_numpy(bunch.target).long()), levels=levels)
     label_names = tuple(str(label) for label in bunch.target_names)
     columns = None if x.ndim > 2 else tuple(str(column) for column in bunch.feature_names)
     return divided(

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ppl_gen.data.arrays import read_arrays
 from ppl_gen.data.dataset import Dataset, Part, divided, last_sixth, seeded
 from ppl_gen.data.images import read_images
+from ppl_gen.data.levels import PIXELS, WHOLE, Levels
 from ppl_gen.data.observations import Observations, cause
 from ppl_gen.data.support import Support, inferred_support
 from ppl_gen.data.tables import read_csv, read_parquet
@@ -44,8 +44,8 @@ def load_file(
         pieces = _read(path, target, missing)
     except OSError as error:
         raise DataError(f"{str(path)!r} cannot be read: {cause(error)}") from error
-    scale = _is_picture(pieces, support)
-    parts = {name: _part(piece, scale) for name, piece in pieces.items()}
+    levels = PIXELS if _is_picture(pieces, support) else WHOLE
+    parts = {name: _part(piece, levels) for name, piece in pieces.items()}
     first = next(iter(pieces.values()))
     names: dict[str, Any] = {"label_names": first.label_names, "column_names": first.column_names}
     if "all" in parts:
@@ -57,10 +57,9 @@ def load_file(
             else last_sixth(parts["train"], path.name)
         )
         data = Dataset(path.name, Support.REAL, train, valid, parts["test"], **names)
-    values = torch.cat([part.x for part in data.parts])
-    if values.isnan().any():
+    if any(bool(rows.isnan().any()) for rows in data.pieces()):
         return data
-    return replace(data, support=support or inferred_support(values))
+    return replace(data, support=support or inferred_support(data.pieces()))
 
 
 def _read(path: Path, target: str | None, missing: bool) -> Mapping[str, Observations]:
@@ -94,6 +93,8 @@ def _is_picture(pieces: Mapping[str, Observations], support: Support | None) -> 
     )
 
 
-def _part(piece: Observations, scale: bool) -> Part:
-    x: Tensor = piece.x.float() / 255 if scale else piece.x.float()
-    return Part((x,) if piece.y is None else (x, piece.y))
+def _part(piece: Observations, levels: Levels) -> Part:
+    labels = () if piece.y is None else (piece.y,)
+    if piece.x.dtype is torch.uint8:
+        return Part((piece.x, *labels), levels=levels)
+    return Part((piece.x.float(), *labels))

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from ppl_gen.data.dataset import Dataset, Part, seeded
+from ppl_gen.data.dataset import Dataset, seeded
 from ppl_gen.errors import DataError
 
 UNKNOWN = -1
@@ -45,5 +45,5 @@ def partly_labelled(data: Dataset, labelled: int, seed: int = 0) -> Dataset:
     kept = ranks[order].argsort(stable=True)[:labelled]
     labels = torch.full_like(y, UNKNOWN)
     labels[order[kept]] = y[order[kept]]
-    x, _, *rest = data.train.columns
-    return replace(data, train=Part((x, labels, *rest), data.train.redraw))
+    x, _, *rest = data.train.stored
+    return replace(data, train=replace(data.train, stored=(x, labels, *rest)))

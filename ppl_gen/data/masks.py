@@ -178,9 +178,9 @@ def masked(data: Any, spec: str, seed: int = 0) -> Dataset | Part:
     drawing, generator = _parsed(spec), seeded(seed)
 
     def beside(part: Part) -> Part:
-        x, *rest = part.columns
-        drawn = _drawn(drawing, spec, tuple(x.shape[1:]), len(x), generator).to(x.device)
-        return Part((x, drawn, *rest), part.redraw)
+        x, *rest = part.stored
+        drawn = _drawn(drawing, spec, part.shape, len(part), generator).to(part.device)
+        return replace(part, stored=(x, drawn, *rest))
 
     if not isinstance(data, Dataset):
         return beside(as_part(data))

@@ -36,7 +36,7 @@ def standardised(data: Dataset) -> Dataset:
     scale[scale < 1e-6 * (1 + loc.abs())] = 1.0
 
     def moved(part: Part) -> Part:
-        return Part(((part.x - loc) / scale, *part.columns[1:]))
+        return Part(((part.x - loc) / scale, *part.stored[1:]))
 
     train, valid, test = map(moved, data.parts)
     return replace(data, train=train, valid=valid, test=test)

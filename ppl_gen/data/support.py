@@ -1,9 +1,8 @@
 """Which values an observation may take: what a likelihood has to cover."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from enum import StrEnum
 
-import torch
 from torch import Tensor
 
 from ppl_gen.errors import DataError
@@ -49,7 +48,7 @@ class Support(StrEnum):
         return (x >= 0) & x.isfinite() & (x == x.floor() if x.is_floating_point() else True)
 
 
-def inferred_support(x: Tensor) -> Support:
+def inferred_support(pieces: Iterable[Tensor]) -> Support:
     """Infer the support of a user's observations from their values.
 
     The first of these that holds: only 0 and 1 are binary; whole numbers from 0 on are counts;
@@ -58,33 +57,36 @@ def inferred_support(x: Tensor) -> Support:
     because such a table seldom means pixel intensities.
 
     Args:
-        x: Observations, shape ``(N, *shape)``.
+        pieces: Observations, some at a time, shape ``(B, *shape)`` each.
     """
-    if Support.BINARY.contains(x).all():
-        return Support.BINARY
-    if Support.COUNTS.contains(x).all():
-        return Support.COUNTS
-    if x.ndim >= 3 and Support.UNIT_INTERVAL.contains(x).all():
-        return Support.UNIT_INTERVAL
-    return Support.REAL
+    possible = [Support.BINARY, Support.COUNTS, Support.UNIT_INTERVAL]
+    for x in pieces:
+        if x.ndim < 3 and Support.UNIT_INTERVAL in possible:
+            possible.remove(Support.UNIT_INTERVAL)
+        possible = [support for support in possible if support.contains(x).all()]
+    return possible[0] if possible else Support.REAL
 
 
-def check_support(tensors: Sequence[Tensor], support: Support, name: str) -> None:
+def check_support(pieces: Iterable[Tensor], support: Support, name: str) -> None:
     """Refuse a support that the values contradict; those that are missing (NaN) do not.
 
     Args:
-        tensors: The observations of each part, shape ``(N, *shape)`` each.
+        pieces: The observations, some at a time, shape ``(B, *shape)`` each.
         support: The support asked for.
         name: The data, as the sentence should call them.
 
     Raises:
         DataError: If any value lies outside, with how many do and the first of them.
     """
-    outside = torch.cat([x[~(support.contains(x) | x.isnan())] for x in tensors])
-    if len(outside):
-        total = sum(x.numel() for x in tensors)
+    first, outside, total = None, 0, 0
+    for x in pieces:
+        wrong = x[~(support.contains(x) | x.isnan())]
+        if first is None and len(wrong):
+            first = wrong[0].item()
+        outside, total = outside + len(wrong), total + x.numel()
+    if first is not None:
         raise DataError(
-            f"support {support.value!r} does not fit {name!r}: {len(outside)} of {total} values "
-            f"lie outside it, the first is {outside[0].item():g}; "
+            f"support {support.value!r} does not fit {name!r}: {outside} of {total} values "
+            f"lie outside it, the first is {first:g}; "
             "leave support out, or transform the data"
         )

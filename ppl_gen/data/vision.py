@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ppl_gen.data.arrays import read_arrays
 from ppl_gen.data.dataset import Dataset, Part, last_sixth
+from ppl_gen.data.levels import INK, PIXELS, WHOLE
 from ppl_gen.data.observations import cause
 from ppl_gen.data.support import Support, check_support
 from ppl_gen.errors import DataError
@@ -32,11 +33,11 @@ FAILURES = (RuntimeError, OSError, ValueError, TypeError, AssertionError, EOFErr
 def load_vision(name: str, root: str | os.PathLike[str] | None, download: bool) -> Dataset:
     """Load one of the image data sets.
 
-    Images are float32 in ``[0, 1]``, channels first. The test part is the source's own; valid is
-    the last sixth of its training part, for MNIST the usual 10,000. EMNIST's images, which are
-    stored on their side, are turned upright. Omniglot is shrunk from 105 x 105 pixels by averaging
-    over areas and inverted, so that ink is 1; its test part has other characters than train, with
-    labels of their own.
+    Images are kept as bytes that stand for float32 in ``[0, 1]``, channels first. The test part is
+    the source's own; valid is the last sixth of its training part, for MNIST the usual 10,000.
+    EMNIST's images, which are stored on their side, are turned upright. Omniglot is shrunk from
+    105 x 105 pixels by averaging over areas and inverted, so that ink is 1; its test part has other
+    characters than train, with labels of their own.
 
     Args:
         name: A key of ``LINES``.
@@ -73,8 +74,9 @@ def load_vision(name: str, root: str | os.PathLike[str] | None, download: bool) 
         ) from error
     if name == "omniglot":
         test_y = test_y + int(train_y.max()) + 1
-    train, valid = last_sixth(Part((train_x, train_y)), name)
-    test = Part((test_x, test_y))
+    levels = INK if name == "omniglot" else PIXELS
+    train, valid = last_sixth(Part((train_x, train_y), levels=levels), name)
+    test = Part((test_x, test_y), levels=levels)
     names = _label_names(trained)
     return Dataset(name, Support.UNIT_INTERVAL, train, valid, test, label_names=names)
 
@@ -139,7 +141,7 @@ def _tensors(name: str, images: Any) -> tuple[Tensor, Tensor]:
         pixels = pixels.mT
     if pixels.ndim == 3:
         pixels = pixels[:, None]
-    return pixels.float().contiguous() / 255, labels
+    return pixels.contiguous(), labels
 
 
 def _omniglot(images: Any) -> tuple[Tensor, Tensor]:
@@ -148,8 +150,7 @@ def _omniglot(images: Any) -> tuple[Tensor, Tensor]:
 
     pairs = [images[i] for i in range(len(images))]
     shrunk = [np.array(image.resize((28, 28), Image.Resampling.BOX)) for image, _ in pairs]
-    ink = 1 - torch.from_numpy(np.stack(shrunk)).float()[:, None] / 255
-    return ink, torch.tensor([label for _, label in pairs])
+    return torch.from_numpy(np.stack(shrunk))[:, None], torch.tensor([label for _, label in pairs])
 
 
 def _label_names(images: Any) -> tuple[str, ...] | None:
@@ -159,7 +160,7 @@ def _label_names(images: Any) -> tuple[str, ...] | None:
 
 
 def _binarized_mnist(folder: Path) -> Dataset:
-    parts = []
+    images = []
     for part in ("train", "valid", "test"):
         path = folder / "binarized_mnist" / f"{part}.npz"
         if not path.is_file():
@@ -170,6 +171,7 @@ def _binarized_mnist(folder: Path) -> Dataset:
         x = read_arrays(path)["all"].x
         if x.shape[1:] != (784,):
             raise DataError(f"{str(path)!r} must hold shape (N, 784), got {tuple(x.shape)}")
-        parts.append(Part((x.float().reshape(-1, 1, 28, 28),)))
-    check_support([part.x for part in parts], Support.BINARY, "binarized-mnist")
-    return Dataset("binarized-mnist", Support.BINARY, *parts)
+        images.append(x.reshape(-1, 1, 28, 28))
+    check_support(images, Support.BINARY, "binarized-mnist")
+    train, valid, test = (Part((x.byte(),), levels=WHOLE) for x in images)
+    return Dataset("binarized-mnist", Support.BINARY, train, valid, test)
