@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pyro
@@ -167,7 +167,7 @@ class _Subject:
 
     def is_fitted(self, part: Part) -> bool:
         """Whether these are the rows of the fit, with or without columns that it did not take."""
-        taken = Part(part.columns[: len(self.run.data.columns)], part.redraw)
+        taken = replace(part, stored=part.stored[: len(self.run.data.columns)])
         return self.run.data.fingerprint in (part.fingerprint, taken.fingerprint)
 
     def _says_nothing(self) -> str:
@@ -273,13 +273,13 @@ def _leave_one_out(log_likelihood: Tensor) -> LeaveOneOut:
 
 def _shaped_like(part: Part, run: Run) -> Part:
     """Rows with their observations flattened, or put back in shape, as the run takes them."""
-    shape, own = tuple(run.data.columns[0][0]), tuple(part.x.shape[1:])
+    shape, own = tuple(run.data.columns[0][0]), part.shape
     flat = 1 in (len(shape), len(own)) and math.prod(shape) == math.prod(own)
     if shape == own or not flat:
         return part
     # A mask has the shape of the observations that it is of.
-    columns = [c.reshape(len(part), *shape) if c.shape[1:] == own else c for c in part.columns]
-    return Part(tuple(columns), part.redraw)
+    stored = (c.reshape(len(part), *shape) if c.shape[1:] == own else c for c in part.stored)
+    return replace(part, stored=tuple(stored))
 
 
 def _check_alike(subjects: list[_Subject]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
+from torch import Tensor
 
 from ppl_gen.cli.console import note
 from ppl_gen.data import CATALOGUE, Dataset, Part, concat, load
@@ -200,7 +201,7 @@ def _in_order(data: Dataset, names: Sequence[str] | None) -> Dataset:
     if len(places) < len(own):
         note(f"of {data.name!r} only the columns that were fitted are taken: {', '.join(names)}")
     train, valid, test = (
-        Part((part.x[:, places], *part.columns[1:]), part.redraw) for part in data.parts
+        replace(part, stored=(part.stored[0][:, places], *part.stored[1:])) for part in data.parts
     )
     return replace(data, train=train, valid=valid, test=test, column_names=tuple(names))
 
@@ -239,11 +240,13 @@ def shaped_like(data: Dataset, columns: Any) -> Dataset:
 
 def flattened(data: Dataset) -> Dataset:
     """The data with every observation, and every mask of one, as one row of numbers."""
+
+    def flat(column: Tensor) -> Tensor:
+        return column.flatten(1) if column.shape[1:] == data.shape else column
+
     train, valid, test = (
-        Part(tuple(c.flatten(1) if c.shape[1:] == data.shape else c for c in part.columns),
-             part.redraw)
-        for part in data.parts
-    )  # fmt: skip
+        replace(part, stored=tuple(flat(column) for column in part.stored)) for part in data.parts
+    )
     return replace(data, train=train, valid=valid, test=test)
 
 

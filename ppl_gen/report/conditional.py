@@ -201,9 +201,9 @@ def _columns(view: View, done: Completed, few: Tensor, rows: Tensor) -> Markup:
 def classes_of(view: View) -> Tensor:
     """The values of a condition that is one of a few whole numbers, ``(C,)``; empty otherwise."""
     part = view.shown.part
-    if part is None or not view.told or len(part.columns) < 2:
+    if part is None or not view.told or len(part.stored) < 2:
         return torch.empty(0)
-    values = part.columns[1].detach().reshape(-1).double().cpu().unique()
+    values = part.stored[1].detach().reshape(-1).double().cpu().unique()
     values = values[values != UNKNOWN]
     whole = values.isfinite().all() and (values == values.round()).all()
     return values if whole and 2 <= len(values) <= CLASSES else torch.empty(0)

@@ -68,7 +68,7 @@ def labels_of(part: Part, label_names: Sequence[str] | None) -> Labels | None:
     Whole numbers are classes if there are at most 20 of them; all else is continuous. The class -1
     stands for a label that is not known.
     """
-    own = [y for y in part.columns[1:] if y[0].numel() == 1 and not y.is_complex()]
+    own = [y for y in part.stored[1:] if y[0].numel() == 1 and not y.is_complex()]
     if not own:
         return None
     y = own[0]
