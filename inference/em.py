@@ -47,6 +47,9 @@ COARSE = 1e-5
 class Expectation:
     """The E-step over all rows, as many at a time as memory allows.
 
+    A story whose ``statistics`` hold no more memory for many rows than for few says so with an
+    attribute ``in_chunks`` that is true, and is given all rows at once.
+
     Args:
         columns: All rows.
         memory: Bytes that a pass may take.
@@ -74,6 +77,8 @@ class Expectation:
         return total
 
     def _rows_at_once(self, story: Maximisable) -> int:
+        if getattr(story, "in_chunks", False):
+            return rows_of(self.columns)
         few = min(64, rows_of(self.columns))
         with Bytes() as counted:
             statistics(story, some_rows(self.columns, slice(0, few)))

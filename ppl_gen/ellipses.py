@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -11,6 +12,8 @@ from pyro.distributions import constraints
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Size, Tensor
 from torch.distributions import Chi2
+
+from ppl_gen.quadratics import Quadratics
 
 
 class _RealOrMissing(constraints.Constraint):
@@ -65,6 +68,10 @@ class Axes:
         """Standard noise ``(*, D)`` with the scale of one component."""
         return noise * self.scale[..., component % self.scale.shape[-2], :].to(noise)
 
+    def whitening(self) -> tuple[Tensor, Tensor]:
+        """Reciprocal scales, ``(*, K, D)``, and half the log-determinants, ``(*, K)``."""
+        return 1 / self.scale, self.scale.log().sum(-1)
+
     def moments(self, difference: Tensor, seen: Tensor | None) -> Moments:
         """Of rows less ``loc``, ``(*, K, D)``, zero where not ``seen``, ``(*, D)``."""
         scale = self.scale.to(difference)
@@ -98,10 +105,14 @@ class Dense:
         scale_tril = self.scale_tril[..., component % self.scale_tril.shape[-3], :, :]
         return _times(scale_tril.to(noise), noise)
 
+    def whitening(self) -> tuple[Tensor, Tensor]:
+        """Inverse factors, ``(*, K, D, D)``, and half the log-determinants, ``(*, K)``."""
+        return _inverse(self.scale_tril)
+
     def moments(self, difference: Tensor, seen: Tensor | None) -> Moments:
         """Of rows less ``loc``, ``(*, K, D)``, zero where not ``seen``, ``(*, D)``."""
         if seen is None:
-            inverse, log_det = _inverse(self.scale_tril)
+            inverse, log_det = self.whitening()
             white = _times(inverse.to(difference), difference)
             return Moments(white.square().sum(-1), log_det.to(difference), difference)
         # With rows and columns of a missing value those of the identity, and its difference 0,
@@ -157,22 +168,42 @@ class Ellipses:
         difference = torch.where(seen.unsqueeze(-2), rows - loc, 0.0)
         return self.root.moments(difference, seen), seen.sum(-1, keepdim=True).to(x)
 
-    def log_density(self, moments: Moments, values: Tensor) -> Tensor:
-        """Of each component, in nats, ``(*, K)``, from what :meth:`moments` gave."""
+    @cached_property
+    def complete(self) -> tuple[Quadratics, Tensor]:
+        """Distances to the components, of complete rows, and half their log-determinants, ``(K,)``.
+
+        For components without further dimensions to the left, in double precision.
+        """
+        white, log_det = self.root.whitening()
+        loc, event = self.loc.flatten(0, -2), white.shape[log_det.dim() :]
+        white = white.expand(*self.loc.shape[:-1], *event).reshape(len(loc), *event)
+        return Quadratics(loc, white), log_det.expand(self.loc.shape[:-1]).flatten()
+
+    def log_density(self, distance: Tensor, log_det: Tensor, values: Tensor) -> Tensor:
+        """Of each component, in nats, ``(*, K)``.
+
+        Args:
+            distance: Squared Mahalanobis distances, ``(*, K)``.
+            log_det: Half the log-determinants of the scale matrices, ``(*, K)``; less the
+                logarithms of weights, if the density is to be joint with the component.
+            values: How many values a row has, ``(*, 1)``.
+        """
         if self.df is None:
-            return -(moments.distance + values * math.log(2 * math.pi)) / 2 - moments.log_det
+            constant = -log_det - values * (math.log(2 * math.pi) / 2)
+            return torch.add(constant, distance, alpha=-0.5)
         df = self.df.to(values)
-        return (
+        constant = (
             torch.lgamma((df + values) / 2)
             - torch.lgamma(df / 2)
             - values / 2 * (df * math.pi).log()
-            - moments.log_det
-            - (df + values) / 2 * torch.log1p(moments.distance / df)
+            - log_det
         )
+        return constant - (df + values) / 2 * torch.log1p(distance / df)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-densities of rows ``(*, D)`` under each component, in nats, ``(*, K)``."""
-        return self.log_density(*self.moments(x))
+        moments, values = self.moments(x)
+        return self.log_density(moments.distance, moments.log_det, values)
 
     def draw(self, index: Tensor) -> Tensor:
         """One value of the component that each entry of ``index`` names, ``(*, D)``."""

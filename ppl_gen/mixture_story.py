@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import reduce
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -13,15 +14,26 @@ import torch
 from torch import Tensor
 
 from ppl_gen.autoguides import Globals
+from ppl_gen.chunks import Found, in_chunks
 from ppl_gen.component import whole
 from ppl_gen.covariances import Form
 from ppl_gen.ellipses import Axes, Dense, Ellipses
-from ppl_gen.errors import StoryError
-from ppl_gen.mixtures import FIRST_DF, Maximum, expectation, from_clusters, maximisation
+from ppl_gen.errors import StoryError, refuse_if
+from ppl_gen.mixtures import (
+    FIRST_DF,
+    Maximum,
+    added,
+    expectation,
+    from_clusters,
+    joint_density,
+    maximisation,
+)
 from ppl_gen.story import Story, observations
 
 # k-means looks at no more rows than these to find its centres.
 ENOUGH = 100_000
+# What a thread holds of some rows, in numbers: few enough for a cache.
+NUMBERS = 2**19
 
 
 class MixtureStory(Story):
@@ -47,6 +59,7 @@ class MixtureStory(Story):
     exchangeable: ClassVar[str | None] = "components"
     indices: ClassVar[tuple[str, ...]] = ("assignment",)
     takes_units: ClassVar[bool] = True
+    in_chunks: ClassVar[bool] = True
 
     shape: tuple[int, ...]
     components: int
@@ -103,11 +116,14 @@ class MixtureStory(Story):
         Raises:
             StoryError: If the observations have another shape, or are not finite.
         """
-        y, log_volume = self._standardised(x)
-        values = self.globals.centre()
-        with torch.no_grad():
-            table = expectation(y, values["weights"], self._components(values))
-        return {**table, "log_likelihood": table["log_likelihood"] - log_volume.sum()}
+        weights, components = self._law()
+
+        def of_rows(part: slice) -> dict[str, Tensor]:
+            y, log_volume = self._standardised(x, part)
+            table = expectation(y, weights, components, losses=self.open_ended)
+            return {**table, "log_likelihood": table["log_likelihood"] - log_volume.sum()}
+
+        return reduce(added, self._chunks(of_rows, x))
 
     def maximise(self, statistics: Mapping[str, Tensor]) -> None:
         """The M-step: centre the posterior on the maximum of the likelihood.
@@ -122,7 +138,7 @@ class MixtureStory(Story):
         lean = self.shape[0] + 1 if self.open_ended else 0
         before = self._present()
         found = maximisation(statistics, self.form, self.tied, self.floor, before, lean)
-        self._losses = statistics["loss"]
+        self._losses = statistics.get("loss")
         self._move(found)
 
     def score(self, log_likelihood: float, rows: int) -> float:
@@ -160,16 +176,15 @@ class MixtureStory(Story):
 
     def predict(self, x: Any) -> Tensor:
         """The likeliest component of each observation, ``(N,)``; ``x``: ``(N, D)``."""
-        return self._joint(x)[0].argmax(-1)
+        return self._of_joint(x, lambda joint, _: joint.argmax(-1))
 
     def predict_proba(self, x: Any) -> Tensor:
         """The probability of each component, ``(N, K)``; ``x``: ``(N, D)``."""
-        return self._joint(x)[0].softmax(-1)
+        return self._of_joint(x, lambda joint, _: joint.softmax(-1))
 
     def score_samples(self, x: Any) -> Tensor:
         """The log-density of each observation, in nats, ``(N,)``; ``x``: ``(N, D)``."""
-        joint, log_volume = self._joint(x)
-        return joint.logsumexp(-1) - log_volume
+        return self._of_joint(x, lambda joint, log_volume: joint.logsumexp(-1) - log_volume)
 
     def sample(self, rows: int = 1, seed: int = 0) -> tuple[Tensor, Tensor]:
         """New observations, ``(rows, D)``, and their components, ``(rows,)``."""
@@ -241,33 +256,60 @@ class MixtureStory(Story):
         df = latents["df"].unsqueeze(-2) if self.heavy else None
         return Ellipses(latents["loc"].unsqueeze(-3), self._root(latents), df, self.missing)
 
-    def _joint(self, x: Any) -> tuple[Tensor, Tensor]:
-        """Log-densities with each component, ``(N, K)``, and the log-volume of their unit."""
-        y, log_volume = self._standardised(x)
+    def _law(self) -> tuple[Tensor, Ellipses]:
+        """Weights and components at the centre of the posterior."""
         values = self.globals.centre()
         with torch.no_grad():
-            joint = values["weights"].log() + self._components(values).log_prob(y)
-        return joint, log_volume
+            return values["weights"], self._components(values)
 
-    def _standardised(self, x: Any) -> tuple[Tensor, Tensor]:
+    def _of_joint(self, x: Any, of: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Of log-densities with each component, ``(N, K)``, and the log-volumes of their units."""
         x = x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x))
-        exact = self._checked(x.to(self.center.device)).double()
-        y = (exact - self.center) / self.spread
-        return y, torch.where(y.isnan(), 0.0, self.spread.log()).sum(-1)
+        weights, components = self._law()
 
-    def _checked(self, x: Tensor) -> Tensor:
+        def of_rows(part: slice) -> Tensor:
+            y, log_volume = self._standardised(x, part)
+            return of(joint_density(y, weights, components), log_volume)
+
+        return torch.cat(list(self._chunks(of_rows, x)))
+
+    def _chunks(self, work: Callable[[slice], Found], x: Tensor) -> Iterator[Found]:
+        """What ``work`` gives for some rows of ``x`` after the other, one empty slice of none."""
+        (features,), size = self.shape, max(1, len(x)) if x.dim() else 1
+        held = features + 1
+        if self.form.products:
+            held *= self.components * features if self.missing else features / 2
+        rows = NUMBERS // int(held + 6 * self.components)
+        return in_chunks(work, size, max(1, rows), self.center.device)
+
+    def _standardised(self, x: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+        """Some rows in units of the spread, ``(n, D)``, and the log-volume of these, ``(n,)``."""
+        exact = self._checked(x[part].to(self.center.device), part.start).double()
+        y = (exact - self.center) / self.spread
+        log_spread = self.spread.log()
+        if self.missing:
+            return y, torch.where(y.isnan(), 0.0, log_spread).sum(-1)
+        return y, log_spread.sum().expand(len(y))
+
+    def _checked(self, x: Tensor, first: int = 0) -> Tensor:
+        """Rows from the ``first`` on, once they can be scored."""
         x = observations(x, self.shape)
-        wrong = x.isinf() if self.missing else ~x.isfinite()
-        if wrong.any():
-            row, column = wrong.nonzero()[0].tolist()
-            remedy = "clip it or leave the row out"
-            if not self.missing:
-                remedy += "; if NaN stands for a missing value, give the story missing='integrate'"
-            raise StoryError(
-                f"every value must be {'finite or missing' if self.missing else 'finite'}, got "
-                f"{x[row, column].item()} in row {row}, feature {column}: {remedy}"
-            )
+        # A sum takes a fraction of the time of looking at every value, and is seldom not finite.
+        refuse_if(~x.sum().isfinite(), lambda: self._not_finite(x, first))
         return x
+
+    def _not_finite(self, x: Tensor, first: int) -> StoryError | None:
+        wrong = x.isinf() if self.missing else ~x.isfinite()
+        if not wrong.any():
+            return None
+        row, column = wrong.nonzero()[0].tolist()
+        remedy = "clip it or leave the row out"
+        if not self.missing:
+            remedy += "; if NaN stands for a missing value, give the story missing='integrate'"
+        return StoryError(
+            f"every value must be {'finite or missing' if self.missing else 'finite'}, got "
+            f"{x[row, column].item()} in row {first + row}, feature {column}: {remedy}"
+        )
 
     def _free(self) -> int:
         each = self.shape[0] + self.heavy

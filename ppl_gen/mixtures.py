@@ -49,14 +49,11 @@ def from_clusters(y: Tensor, labels: Tensor, count: int, form: Form, tied: bool)
         form: The form of the covariances.
         tied: Whether one covariance serves all components.
     """
-    share = torch.nn.functional.one_hot(labels, count).to(y)
-    rows = share.sum(0)
-    loc = share.T @ y / rows.clamp(min=1).unsqueeze(-1)
-    rest = y - loc[labels]
-    if form.products:
-        own = torch.einsum("nk,nd,ne->kde", share, rest, rest)
-    else:
-        own = share.T @ rest.square()
+    rows = labels.bincount(minlength=count).to(y)
+    total = y.new_zeros(count, y.shape[1]).index_add_(0, labels, y)
+    loc = total / rows.clamp(min=1).unsqueeze(-1)
+    clustered = (y[labels == k] - loc[k] for k in range(count))
+    own = torch.stack([c.mT @ c if form.products else c.square().sum(0) for c in clustered])
     wide = (..., *(None,) * (own.dim() - 1))
     pooled = own.sum(0, keepdim=True) / len(y)
     more = y.shape[1] + 1
@@ -65,7 +62,18 @@ def from_clusters(y: Tensor, labels: Tensor, count: int, form: Form, tied: bool)
     return Maximum(rows / len(y), loc, form.best(covariance, FIRST_FLOOR), df)
 
 
-def expectation(y: Tensor, weights: Tensor, components: Ellipses) -> dict[str, Tensor]:
+def joint_density(y: Tensor, weights: Tensor, components: Ellipses) -> Tensor:
+    """Log-densities of rows ``(N, D)`` together with each component, in nats, ``(N, K)``."""
+    if components.missing and y.isnan().any():
+        return weights.log() + components.log_prob(y)
+    quadratics, log_det = components.complete
+    distance = quadratics.distance(quadratics.expand(y)).mT
+    return components.log_density(distance, log_det - weights.log(), _values(y))
+
+
+def expectation(
+    y: Tensor, weights: Tensor, components: Ellipses, losses: bool = True
+) -> dict[str, Tensor]:
     r"""The E-step: sums over rows, each counted as far as a component is responsible for it.
 
     With :math:`r_{nk}` the responsibilities, :math:`u_{nk}` the expected precision of row
@@ -76,6 +84,8 @@ def expectation(y: Tensor, weights: Tensor, components: Ellipses) -> dict[str, T
         y: Rows, ``(N, D)``.
         weights: Probabilities of the components, ``(K,)``.
         components: The components.
+        losses: Whether to say what each component is worth, which takes a logarithm of every
+            responsibility.
 
     Returns:
         ``log_likelihood``, ``()``, in nats; ``rows``, ``()``; ``responsibility``,
@@ -83,33 +93,27 @@ def expectation(y: Tensor, weights: Tensor, components: Ellipses) -> dict[str, T
         ``first`` and ``second``, sums of :math:`\hat y` and of its squares or products, with
         these weights, ``(K, D)`` and ``(K, D)`` or ``(K, D, D)``; for Student-t laws
         ``log_precision``, the expected :math:`\sum_n r_{nk} (\log u_{nk} - u_{nk})`, ``(K,)``;
-        and ``loss``, by how many nats the log-likelihood would fall without the component, the
-        others as they are, ``(K,)``.
+        and, if asked for, ``loss``, by how many nats the log-likelihood would fall without the
+        component, the others as they are, ``(K,)``.
 
     Reference:
         Ghahramani and Jordan (1994), for missing values; Peel and McLachlan (2000),
         https://doi.org/10.1023/A:1008981510081, for Student-t components.
     """
-    moments, values = components.moments(y)
-    joint = weights.log() + components.log_density(moments, values)
-    log_likelihood = joint.logsumexp(-1)
-    share = (joint - log_likelihood[:, None]).exp()
-    table = {
-        "log_likelihood": log_likelihood.sum(),
-        "rows": torch.tensor(float(len(y)), dtype=y.dtype, device=y.device),
-        "responsibility": share.sum(0),
-        "loss": len(y) * _log_rest(weights) - _log_rest(share).sum(0),
-    }
-    counted = share
-    if components.df is not None:
-        df = components.df
-        rate = (df + moments.distance) / 2
-        precision = (df + values) / 2 / rate
-        log_precision = torch.digamma((df + values) / 2) - rate.log()
-        counted = share * precision
-        table["log_precision"] = (share * (log_precision - precision)).sum(0)
-    table["precision"] = counted.sum(0)
-    return table | _sums(components.loc + moments.filled, counted, share, components, moments)
+    if components.missing:
+        incomplete = y.isnan().any(-1)
+        if incomplete.any():
+            table = _of_incomplete(y[incomplete], weights, components, losses)
+            if incomplete.all():
+                return table
+            rest = _of_complete(y[~incomplete], weights, components, losses)
+            return added(table, rest)
+    return _of_complete(y, weights, components, losses)
+
+
+def added(table: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What :func:`expectation` would give of the rows of two tables together."""
+    return {name: value + other[name] for name, value in table.items()}
 
 
 def maximisation(
@@ -152,7 +156,64 @@ def maximisation(
     return Maximum(rows / rows.sum(), loc, covariance, df)
 
 
-def _sums(
+def _of_complete(
+    y: Tensor, weights: Tensor, components: Ellipses, losses: bool
+) -> dict[str, Tensor]:
+    quadratics, log_det = components.complete
+    expanded = quadratics.expand(y)
+    distance = quadratics.distance(expanded).mT
+    table, _, counted = _shares(distance, log_det, _values(y), weights, components, losses)
+    names = ("precision", "first", "second")
+    return table | dict(zip(names, quadratics.sums(counted, expanded), strict=True))
+
+
+def _of_incomplete(
+    y: Tensor, weights: Tensor, components: Ellipses, losses: bool
+) -> dict[str, Tensor]:
+    moments, values = components.moments(y)
+    distance, log_det = moments.distance, moments.log_det
+    table, share, counted = _shares(distance, log_det, values, weights, components, losses)
+    rows = components.loc + moments.filled
+    sums = _filled_sums(rows, counted.mT, share.mT, components, moments)
+    return table | sums | {"precision": counted.sum(1)}
+
+
+def _shares(
+    distance: Tensor,
+    log_det: Tensor,
+    values: Tensor,
+    weights: Tensor,
+    components: Ellipses,
+    losses: bool,
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Sums of the responsibilities; these, and these by the expected precisions, ``(K, N)``."""
+    # Rows stand last: sums over the few components are then those of long vectors.
+    joint = components.log_density(distance, log_det - weights.log(), values).mT
+    share = joint.softmax(0)
+    log_likelihood = joint.amax(0) - share.amax(0).log()  # of the likeliest component
+    rows = torch.tensor(float(joint.shape[1]), dtype=joint.dtype, device=joint.device)
+    table = {
+        "log_likelihood": log_likelihood.sum(),
+        "rows": rows,
+        "responsibility": share.sum(1),
+    }
+    if losses:
+        table["loss"] = rows * _log_rest(weights) - _log_rest(share).sum(1)
+    if components.df is None:
+        return table, share, share
+    df = components.df
+    rate = ((df + distance) / 2).mT
+    precision = ((df + values) / 2).mT / rate
+    log_precision = torch.digamma((df + values) / 2).mT - rate.log()
+    table["log_precision"] = (share * (log_precision - precision)).sum(1)
+    return table, share, share * precision
+
+
+def _values(y: Tensor) -> Tensor:
+    return y.new_tensor([y.shape[-1]])
+
+
+def _filled_sums(
     rows: Tensor, counted: Tensor, share: Tensor, components: Ellipses, moments: Moments
 ) -> dict[str, Tensor]:
     first = torch.einsum("nk,nkd->kd", counted, rows)
