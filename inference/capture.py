@@ -62,6 +62,10 @@ class Captured:
         programs: What it runs, whose own state is watched.
         how: auto, graph or eager.
         uses: How often inputs of that many rows will come, if ``how`` is not eager.
+
+    Attributes:
+        reason: Why it runs as it is, if it does.
+        noise: State of torch's generator before the last call.
     """
 
     def __init__(
@@ -73,10 +77,12 @@ class Captured:
         self.uses = uses
         self.shapes: dict[Any, _Shape] = {}
         self.written: list[Tensor] = []
+        self.noise = torch.get_rng_state()
         self.reason = "" if how != "eager" else "asked for"
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """The function's outputs."""
+        self.noise = torch.get_rng_state()
         if self.reason:
             return self.function(*inputs)
         key = tuple((i.shape, i.dtype) for i in inputs)
@@ -130,13 +136,12 @@ class Captured:
         except Uncapturable as error:
             self._give_up(f"the program {error}")
         except Exception as error:
-            self._give_up(f"it could not be traced: {told(error)}")
+            self._give_up(f"the program could not be traced: {told(error)}")
         finally:
             ended.restore()
         return wanted
 
     def _run(self, shape: _Shape, *inputs: Tensor) -> tuple[Tensor, ...]:
-        begun = torch.get_rng_state()
         graph = self._graph_of(shape)
         try:
             outputs = graph(*inputs)
@@ -147,7 +152,7 @@ class Captured:
         except Exception as error:
             self._give_up(f"its graph failed: {told(error)}")
         # In eager Pyro it will say what is wrong, if something is.
-        torch.set_rng_state(begun)
+        torch.set_rng_state(self.noise)
         return self.function(*inputs)
 
     def _graph_of(self, shape: _Shape) -> Graph:

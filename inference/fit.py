@@ -57,7 +57,7 @@ def fit(
         **settings: The fields of :class:`Settings`: ``method``, ``epochs``, ``seed``,
             ``batch_size``, ``restarts``, ``tolerance``, ``learning_rate``, ``optimizer``,
             ``schedule``, ``clip``, ``particles``, ``kl_weight``, ``kl_warmup``, ``free_bits``,
-            ``patience``, ``device``.
+            ``patience``, ``device``, ``compile``, ``precision``, ``ema``.
 
     A mixture is climbed by EM, and its posterior found from there::
 
@@ -84,7 +84,7 @@ def fit(
     if out is not None:
         disk.check_target(Path(out), overwrite)
     device = chosen.torch_device()
-    with seeded(chosen.seed):
+    with seeded(chosen.seed), chosen.with_precision():
         pair = as_pair(story).fresh(warm_start)
         pair.to(device)
         if isinstance(data, Dataset) and validation is None:

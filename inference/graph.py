@@ -74,7 +74,7 @@ class Graph:
                     dynamic_shapes="from_example_inputs",
                 )
         except Exception as error:
-            raise Uncapturable(f"it could not be compiled: {told(error)}") from error
+            raise Uncapturable(f"could not be compiled: {told(error)}") from error
         return quiet
 
 
@@ -155,7 +155,7 @@ def _refuse_open_shapes(node: fx.Node) -> None:
     if node.target is aten.index.Tensor or not tags:
         return  # by truth values it is refused while it is traced
     if torch.Tag.dynamic_output_shape in tags or torch.Tag.data_dependent_output in tags:
-        raise Uncapturable(f"its {node.target} depends on the data in more than values")
+        raise Uncapturable(f"has shapes that depend on the data ({node.target})")
 
 
 def told(error: Exception) -> str:

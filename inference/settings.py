@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
@@ -34,6 +36,7 @@ OF_GRADIENTS = frozenset(
         "kl_warmup",
         "free_bits",
         "patience",
+        "ema",
     }
 )
 
@@ -67,7 +70,12 @@ class Settings:
             never during the warm-up.
         device: auto, cpu, cuda, or cuda:1.
         compile: How steps are run: auto, as a graph that is compiled where that pays; graph, as a
-            graph whose results are those of eager Pyro to the last bit; eager, by Pyro itself.
+            graph whose results are those of eager Pyro to the last bit (but for the rounding of
+            sums over values that are enumerated and impossible); eager, by Pyro itself.
+        precision: Of products of matrices, in torch's words: highest; high (TF32) or medium
+            (bfloat16) where the device is faster with it.
+        ema: Keep a running mean of the weights, of which each step leaves this share, such as
+            0.999: it is what is validated and kept. None by default.
     """
 
     method: Literal["svi", "em"] = "svi"
@@ -87,6 +95,8 @@ class Settings:
     patience: int | None = None
     device: str = "auto"
     compile: Compile = "auto"
+    precision: Literal["highest", "high", "medium"] = "highest"
+    ema: float | None = None
 
     def __post_init__(self) -> None:
         _check("method", self.method in ("svi", "em"), "svi or em", self.method)
@@ -99,6 +109,9 @@ class Settings:
             value = getattr(self, name)
             _check(name, value is None or value >= 1, "at least 1", value)
         _check("clip", self.clip is None or self.clip > 0, "positive", self.clip)
+        _check("ema", self.ema is None or 0 < self.ema < 1, "between 0 and 1", self.ema)
+        named = ("highest", "high", "medium")
+        _check("precision", self.precision in named, "highest, high or medium", self.precision)
         _check("seed", 0 <= self.seed < 2**32, "from 0 to 2**32 - 1", self.seed)
         _check("compile", self.compile in get_args(Compile), "auto, graph or eager", self.compile)
         _check(
@@ -148,6 +161,16 @@ class Settings:
                     f"{field.name} must be left out with method='em', which takes no steps along "
                     f"a gradient, got {value!r}: leave it out, or take method='svi'"
                 )
+
+    @contextmanager
+    def with_precision(self) -> Iterator[None]:
+        """Multiply matrices with the chosen precision inside, and as before outside."""
+        outside = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision(self.precision)
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(outside)
 
     def torch_device(self) -> torch.device:
         """The device to work on.

@@ -98,7 +98,7 @@ class GradientAscent(Training):
         # The same noise at every epoch, so that epochs differ by their weights alone.
         # A sum over enumerated sites has no value in Pyro unless it has a gradient.
         graded = torch.set_grad_enabled(self.structure.enumerated)
-        with seeded(self.settings.seed), graded:
+        with seeded(self.settings.seed), graded, self.update.averaged():
             for rows in self.valid.in_order():
                 mean.add(self.watched(rows)[0].tolist(), len(rows))
         return mean.figures()
@@ -113,6 +113,10 @@ class GradientAscent(Training):
         return self.update.rate, self.settings.kl_weight_at(epoch)
 
     def keep(self, epoch: Epoch) -> bool:
+        with self.update.averaged():
+            return self._kept(epoch)
+
+    def _kept(self, epoch: Epoch) -> bool:
         if self.valid is None or epoch.epoch <= self.settings.kl_warmup:
             self.earlier, self.kept = self.kept, self.pair.snapshot()
             return False
@@ -135,11 +139,11 @@ class GradientAscent(Training):
         objective = Objective(pair, structure, chosen, size, settings.free_bits)
         self.bound = Objective(pair, structure, plain, size)
         self.gradient = Gradient(objective, self.batches, kwargs)
-        programs = (pair.story, pair.model, pair.guide)
+        programs = (pair.model, pair.guide)
         self.step = Captured(self.gradient, programs, settings.compile, self._uses)
         self.watched = Captured(self._watched, programs, settings.compile, lambda _: self.epochs)
         captured = settings.compile != "eager"
-        self.update = Update(settings.make_optimizer, settings.clip, captured=captured)
+        self.update = Update(settings.make_optimizer, settings.clip, settings.ema, captured)
 
     def _uses(self, rows: int) -> int:
         """How many steps of that many rows there will be at most."""
@@ -150,7 +154,6 @@ class GradientAscent(Training):
         self, number: int, position: int, rows: Tensor, weights: Weighted
     ) -> tuple[list[float], tuple[Tensor, ...]]:
         """Evaluate some rows, and stop the fit if their loss or a parameter is not finite."""
-        noise = torch.get_rng_state()
         try:
             with blame("story"):
                 terms, *gradients = self.step(rows, *weights)
@@ -163,7 +166,7 @@ class GradientAscent(Training):
                 raise
             loss = math.nan
         self.pair.train(False)
-        torch.set_rng_state(noise)
+        torch.set_rng_state(self.step.noise)
         if position == 0 and self.valid is None:
             # The last epoch's weights are the ones that gave this loss.
             self.kept = self.earlier

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ class Update:
     Args:
         factory: Makes the optimiser for some parameters.
         clip: Largest norm of the gradient, or None.
-        average: How much of the mean is kept a step, if a running mean of the weights is wanted.
+        ema: How much of the mean is kept a step, if a running mean of the weights is wanted.
         captured: Whether to trace it.
     """
 
@@ -33,12 +33,12 @@ class Update:
         self,
         factory: OptimizerFactory,
         clip: float | None = None,
-        average: float | None = None,
+        ema: float | None = None,
         captured: bool = True,
     ) -> None:
         self.factory = factory
         self.clip = clip
-        self.average = average
+        self.ema = ema
         self.captured = captured
         self.optimizer: Optimizer | None = None
         self.parameters: list[Tensor] = []
@@ -63,7 +63,7 @@ class Update:
                 if group.get("fused"):
                     group["lr"] = torch.tensor(float(group["lr"]), device=parameters[0].device)
         self.parameters = list(parameters)
-        if self.average is not None and not self.means:
+        if self.ema is not None and not self.means:
             self.means = [p.detach().clone() for p in parameters]
         return self.optimizer
 
@@ -94,11 +94,26 @@ class Update:
             else:
                 graph(*gradients)
             return
-        first = self.optimizer is None or not self.optimizer.state
-        if first or not self.captured:
+        assert self.optimizer is not None
+        # A rate that is a number would be the same for ever in a graph.
+        fixed = any(not isinstance(group["lr"], Tensor) for group in self.optimizer.param_groups)
+        if not self.optimizer.state or fixed or not self.captured:
             self._apply(key, *gradients)
             return
         self._graphs[key] = self._capture(key, gradients)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Give the parameters their running means inside, if there are any."""
+        if not self.means:
+            yield
+            return
+        present = [p.detach().clone() for p in self.parameters]
+        _put(self.parameters, self.means)
+        try:
+            yield
+        finally:
+            _put(self.parameters, present)
 
     def _apply(self, used: tuple[bool, ...], *gradients: Tensor) -> None:
         assert self.optimizer is not None
@@ -108,10 +123,10 @@ class Update:
         if self.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
         self.optimizer.step()
-        if self.average is not None:
+        if self.ema is not None:
             with torch.no_grad():
                 torch._foreach_lerp_(
-                    self.means, [p.detach() for p in self.parameters], 1 - self.average
+                    self.means, [p.detach() for p in self.parameters], 1 - self.ema
                 )
 
     def _capture(self, used: tuple[bool, ...], gradients: Sequence[Tensor]) -> Graph | None:
@@ -153,8 +168,3 @@ def _put(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
     with torch.no_grad():
         for tensor, value in zip(tensors, values, strict=True):
             tensor.copy_(value)
-
-
-def rate_of(optimizer: Any) -> float:
-    """The learning rate at present."""
-    return float(optimizer.param_groups[0]["lr"])

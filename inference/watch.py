@@ -16,7 +16,7 @@ from ppl_gen.inference.tracing import place_of
 
 
 class Uncapturable(Exception):
-    """Why a program cannot be run as a graph, in words for its author."""
+    """Why a program cannot be run as a graph: what it does, in words for its author."""
 
 
 class Watch(TorchFunctionMode):
@@ -46,7 +46,7 @@ class Watch(TorchFunctionMode):
             if answer is not None:
                 return answer(self, frame, *args, **(kwargs or {}))
             if READS[name] is not None:
-                raise Uncapturable(f"it {READS[name]}{place_of(frame)}")
+                raise Uncapturable(f"{READS[name]}{place_of(frame)}")
         return func(*args, **(kwargs or {}))
 
     def holds(self, frame: FrameType, value: Tensor) -> bool:
@@ -121,7 +121,7 @@ def _index(watch: Watch, frame: FrameType, value: Tensor) -> Any:
     """The next index of a plate in a loop, which is known where the plate takes them all."""
     plate = frame.f_locals["self"]
     if plate.subsample_size != plate.size:
-        raise Uncapturable(f"its loop {plate.name!r} takes some indices at random{place_of(frame)}")
+        raise Uncapturable(f"takes random turns in {plate.name!r}{place_of(frame)}")
     with _disable_current_modes():
         return value.item()
 
@@ -132,6 +132,7 @@ ANSWERS: dict[tuple[str, str, str], Callable[..., Any]] = {
     ("torch.distributions.distribution", "_validate_sample", "__bool__"): Watch.holds,
     ("torch.distributions.constraints", "check", "__bool__"): Watch.holds,
     ("ppl_gen.errors", "refuse_if", "__bool__"): Watch.never,
+    ("pyro.poutine.scale_messenger", "__init__", "__bool__"): Watch.holds,
     ("pyro.util", "warn_if_nan", "__bool__"): _quietly,
     ("pyro.util", "warn_if_inf", "__bool__"): _quietly,
     ("pyro.util", "warn_if_nan", "register_hook"): _unhooked,

@@ -17,7 +17,7 @@ from torch.nn.functional import log_softmax
 from ppl_gen import likelihoods, networks, posteriors, priors
 from ppl_gen.component import whole, whole_sizes
 from ppl_gen.conditions import JointEncoder
-from ppl_gen.errors import StoryError
+from ppl_gen.errors import StoryError, refuse_if
 from ppl_gen.likelihoods import Likelihood
 from ppl_gen.priors import Prior
 from ppl_gen.story import Story, observations
@@ -224,12 +224,14 @@ class M2(Story):
             )
         y = y.reshape(-1)
         outside = (y[:, None] != self.numbers).all(1) & (y != UNKNOWN)
-        if outside.any():
-            raise StoryError(
+        refuse_if(
+            outside,
+            lambda: StoryError(
                 f"labels must be whole numbers from 0 to {self.classes - 1}, or -1 where unknown, "
                 f"got {y[outside][0].item():g} (in {int(outside.sum())} of {len(y)} rows): number "
                 "the classes from 0, or build the story with more classes"
-            )
+            ),
+        )
 
     def _known_or(self, logits: Tensor, y: Tensor, seen: Tensor) -> TorchDistribution:
         """The law of a label: certain where it is seen, the same in both programs."""

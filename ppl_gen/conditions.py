@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ppl_gen import networks
 from ppl_gen.component import Component, built, by_name, whole, whole_sizes
-from ppl_gen.errors import StoryError
+from ppl_gen.errors import StoryError, refuse_if
 
 
 class Condition(Component, ABC):
@@ -100,22 +100,25 @@ class Label(Condition):
 
     def _check(self, x: Tensor, labels: Tensor, chosen: Tensor) -> None:
         outside = ~chosen.any(1)
-        if outside.any():
-            raise StoryError(
+        refuse_if(
+            outside,
+            lambda: StoryError(
                 f"labels must be whole numbers from 0 to {self.classes - 1}, got "
                 f"{labels[outside][0].item():g} (in {int(outside.sum())} of {len(labels)} rows): "
                 "number the classes from 0, or build the story with more classes"
-            )
+            ),
+        )
         strange = chosen.any(0) & ~self.occurred
         # Blank rows stand for data of this form, and ask nothing of label 0.
-        blank = not (labels.any() or x.any())
-        if self.occurred.any() and strange.any() and not blank:
-            label = int(strange.nonzero()[0])
-            raise StoryError(
-                f"label {label} never occurred in training, so that the story knows nothing of "
-                f"it, got it in {int(chosen[:, label].sum())} of {len(labels)} rows: leave these "
-                "rows out, or fit to data in which it occurs"
-            )
+        shown = labels.any() | x.any()
+        refuse_if(
+            strange & self.occurred.any() & shown,
+            lambda: StoryError(
+                f"label {(label := int(strange.nonzero()[0]))} never occurred in training, so that "
+                f"the story knows nothing of it, got it in {int(chosen[:, label].sum())} of "
+                f"{len(labels)} rows: leave these rows out, or fit to data in which it occurs"
+            ),
+        )
 
 
 class Vector(Condition):
@@ -139,11 +142,14 @@ class Vector(Condition):
                 f"the condition must have shape {expected}, one vector for each row, got "
                 f"{tuple(condition.shape)}: reshape it, or build the story with its size"
             )
-        if not self.training and not condition.isfinite().all():
-            raise StoryError(
-                f"the condition must be finite, got {int((~condition.isfinite()).sum())} values "
+        wrong = ~condition.isfinite()
+        refuse_if(
+            wrong,
+            lambda: StoryError(
+                f"the condition must be finite, got {int(wrong.sum())} values "
                 "that are not: leave those rows out, or fill the values in"
-            )
+            ),
+        )
         return condition.reshape(expected).to(x.dtype)
 
 
@@ -185,12 +191,14 @@ class Seen(Condition):
             )
         if condition.dtype == torch.bool:
             return condition
-        if not self.training and not ((condition == 0) | (condition == 1)).all():
-            raise StoryError(
-                "a mask must hold True and False, or 1 and 0, got "
-                f"{condition[(condition != 0) & (condition != 1)][0].item():g}: give 1 where an "
-                "element is seen and 0 elsewhere"
-            )
+        wrong = (condition != 0) & (condition != 1)
+        refuse_if(
+            wrong,
+            lambda: StoryError(
+                f"a mask must hold True and False, or 1 and 0, got {condition[wrong][0].item():g}: "
+                "give 1 where an element is seen and 0 elsewhere"
+            ),
+        )
         return condition != 0
 
 

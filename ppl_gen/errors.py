@@ -5,7 +5,13 @@ Python programmer would expect, so that ``except ValueError`` works as usual. Th
 prints the sentence and exits with status 2.
 """
 
-from typing import Any
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class PplGenError(Exception):
@@ -32,3 +38,18 @@ class FitError(PplGenError, ArithmeticError):
 
 class RunError(PplGenError, ValueError):
     """A run on disk is missing, damaged, or belongs to another story."""
+
+
+def refuse_if(wrong: Tensor, error: Callable[[], Exception | None]) -> None:
+    """Raise an error if something is wrong with the values of tensors.
+
+    A story that checks its data in this way, rather than by an ``if``, can be captured as a graph:
+    there the question is put together with those on the validity of laws and data, in the first
+    pass over the data.
+
+    Args:
+        wrong: Truth values, of any shape: whether there may be something to refuse.
+        error: Looks closer, and gives the error to raise, or None.
+    """
+    if wrong.any() and (found := error()) is not None:
+        raise found

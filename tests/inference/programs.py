@@ -24,7 +24,7 @@ def regression(x: Tensor, y: Tensor) -> None:
     weight = pyro.sample("weight", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
     scale = pyro.sample("scale", dist.LogNormal(0.0, 1.0))
     with pyro.plate("rows", len(x)):
-        pyro.sample("y", dist.Normal(x @ weight, scale), obs=y)
+        pyro.sample("y", dist.Normal((weight * x).sum(-1), scale), obs=y)
 
 
 def regression_guide(x: Tensor, y: Tensor) -> None:
