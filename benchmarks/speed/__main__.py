@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -66,12 +67,11 @@ def main(options: Options) -> None:
     effort = Effort(options.quick, rounds, options.seed, options.clock)
     load = machine.load()
     lines: list[Line] = []
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for name in options.rows or get_args(Name):
         begun = time.perf_counter()
-        found = _found(name, effort)
-        lines += found
-        told = f"{name}: {time.perf_counter() - begun:.0f} s"
-        print(f"{told}\n{table.table(found)}\n", file=sys.stderr, flush=True)
+        lines += _found(name, effort)
+        logging.info("%s: %.0f s", name, time.perf_counter() - begun)
     told = f"{rounds} rounds, {effort.clock} clock{', short form' if effort.quick else ''}"
     text = table.section(lines, told, load)
     print(text)

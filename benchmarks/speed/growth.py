@@ -54,7 +54,7 @@ def with_rows(effort: Effort) -> list[Line]:
     for name in ours:
         if name == base:
             continue
-        work, against = f"time a row of a fit to {name} rows", f"to {base} rows"
+        work, against = f"time of {BATCH:,} rows in a fit to {name}", f"to {base}"
         failed = rounds.failed.get(name) or rounds.failed.get(base)
         if failed:
             lines.append(Line(work, against, note=failed))
@@ -90,7 +90,8 @@ def with_epochs(effort: Effort) -> list[Line]:
 class Around:
     """What a step of a tiny story takes beside its graph."""
 
-    steps: int
+    steps: int = 100
+    rounds: int = 50
 
     def microseconds(self) -> float | None:
         """Microseconds a step; None where there is no graph that runs alone."""
@@ -99,21 +100,22 @@ class Around:
         graph = graph_alone(ours)
         if graph is None:
             return None
-        ours.run(self.steps)
-        begun = time.perf_counter()
-        ours.run(self.steps)
-        middle = time.perf_counter()
-        for _ in range(self.steps):
-            graph()
-        whole, alone_ = middle - begun, time.perf_counter() - middle
-        return (whole - alone_) / self.steps * 1e6
+        differences = []
+        for _ in range(self.rounds):
+            begun = time.perf_counter()
+            ours.run(self.steps)
+            middle = time.perf_counter()
+            for _ in range(self.steps):
+                graph()
+            differences.append(2 * middle - begun - time.perf_counter())
+        return float(np.median(differences)) / self.steps * 1e6
 
 
 def around_graph(effort: Effort) -> list[Line]:
     """The line of the overhead of a step outside its graph."""
     work, against = "a step of a tiny story", "its graphs alone, subtracted"
     count = 1 if effort.quick else 3
-    found = [alone(Around(1000).microseconds) for _ in range(count)]
+    found = [alone(Around().microseconds) for _ in range(count)]
     if None in found:
         return [Line(work, against, bar=OVERHEAD, unit="µs", note="not measured: no graph")]
     return [figure_line(work, against, found, "µs", bar=OVERHEAD)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import multiprocessing
 import os
 import random
@@ -22,6 +23,7 @@ from benchmarks.speed.lines import Line, ratio_line
 # A forked child would share the thread pools of its parent, which do not survive that.
 _PROCESSES = multiprocessing.get_context("spawn")
 PATIENCE = 1800.0
+logger = logging.getLogger("benchmarks.speed")
 
 
 class Seconds(NamedTuple):
@@ -200,7 +202,10 @@ def contest(
     """One line for each peer, all measured in the same rounds."""
     contenders = {"": ours, **{peer.against: peer.contender for peer in peers}}
     rounds = interleave(contenders, dict.fromkeys(contenders, steps), effort)
-    return [_line(work, peer, rounds) for peer in peers]
+    lines = [_line(work, peer, rounds) for peer in peers]
+    for line in lines:
+        logger.info("%s, against %s: %s", line.work, line.against, line.told)
+    return lines
 
 
 def _line(work: str, peer: Peer, rounds: Rounds) -> Line:

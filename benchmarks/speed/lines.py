@@ -47,6 +47,14 @@ class Line:
         met = "met" if self.ratio <= self.bar else "**not met**"
         return f"{met}; {self.note}" if self.note else met
 
+    @property
+    def told(self) -> str:
+        """Figure, quartiles and verdict in words."""
+        if self.ratio is None:
+            return self.note
+        spread = f"{self.ratio:.2f} ({self.low:.2f} to {self.high:.2f}) {self.unit}".rstrip()
+        return f"{spread}, {self.verdict}"
+
 
 def ratio_line(
     work: str, against: str, ours: Sequence[float], theirs: Sequence[float], **given: Any
