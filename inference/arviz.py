@@ -17,8 +17,9 @@ from ppl_gen.inference.batches import rows_of, some_rows
 from ppl_gen.inference.dims import event_dims
 from ppl_gen.inference.draws import Draws
 from ppl_gen.inference.labels import Labels, component_table, relabelling
+from ppl_gen.inference.memory import MEMORY
 from ppl_gen.inference.pair import Pair, Program
-from ppl_gen.inference.passes import MEMORY, plan
+from ppl_gen.inference.passes import plan
 from ppl_gen.inference.sampler import Sampler
 from ppl_gen.inference.seeds import seeded
 from ppl_gen.inference.sinks import Sink, sink_for

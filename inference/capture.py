@@ -12,8 +12,9 @@ from pyro.infer import is_validation_enabled
 from torch import Tensor
 
 from ppl_gen.inference.graph import Function, Graph, told, trace
+from ppl_gen.inference.memory import Bytes
 from ppl_gen.inference.own_state import Noise, OwnState
-from ppl_gen.inference.passes import Bytes
+from ppl_gen.inference.seeds import noise_to_come, set_noise
 from ppl_gen.inference.watch import Uncapturable
 
 logger = logging.getLogger("ppl_gen")
@@ -62,27 +63,34 @@ class Captured:
         programs: What it runs, whose own state is watched.
         how: auto, graph or eager.
         uses: How often inputs of that many rows will come, if ``how`` is not eager.
+        trusts: Whether inputs need not be looked at once Pyro's validation is off.
 
     Attributes:
         reason: Why it runs as it is, if it does.
-        noise: State of torch's generator before the last call.
+        noise: State of torch's generators before the last call.
     """
 
     def __init__(
-        self, function: Function, programs: Iterable[Any], how: Compile, uses: Callable[[int], int]
+        self,
+        function: Function,
+        programs: Iterable[Any],
+        how: Compile,
+        uses: Callable[[int], int],
+        trusts: bool = True,
     ) -> None:
         self.function = function
+        self.trusts = trusts
         self.programs = list(programs)
         self.how = how
         self.uses = uses
         self.shapes: dict[Any, _Shape] = {}
         self.written: list[Tensor] = []
-        self.noise = torch.get_rng_state()
+        self.noise = noise_to_come()
         self.reason = "" if how != "eager" else "asked for"
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """The function's outputs."""
-        self.noise = torch.get_rng_state()
+        self.noise = noise_to_come()
         if self.reason:
             return self.function(*inputs)
         key = tuple((i.shape, i.dtype) for i in inputs)
@@ -124,7 +132,7 @@ class Captured:
         try:
             if shape.plain is None:
                 shape.checking = trace(self.function, *inputs)
-                shape.plain = shape.checking.trusting()
+                shape.plain = shape.checking.trusting() if self.trusts else shape.checking
                 begun.restore()
             with Bytes() as counted:
                 found = self._graph_of(shape)(*inputs)
@@ -152,7 +160,7 @@ class Captured:
         except Exception as error:
             self._give_up(f"its graph failed: {told(error)}")
         # In eager Pyro it will say what is wrong, if something is.
-        torch.set_rng_state(self.noise)
+        set_noise(self.noise)
         return self.function(*inputs)
 
     def _graph_of(self, shape: _Shape) -> Graph:
@@ -186,19 +194,19 @@ class _Moment:
     """The random numbers to come, and what a function writes in place, as they are now."""
 
     def __init__(self, written: list[Tensor]) -> None:
-        self.noise = torch.get_rng_state()
+        self.noise = noise_to_come()
         self.written = [(tensor, tensor.detach().clone()) for tensor in written]
 
     def restore(self) -> None:
         """Make it all as it was."""
-        torch.set_rng_state(self.noise)
+        set_noise(self.noise)
         with torch.no_grad():
             for tensor, value in self.written:
                 tensor.copy_(value)
 
     def hold(self) -> None:
         """Refuse if it is not as it was."""
-        if not torch.equal(torch.get_rng_state(), self.noise):
+        if not all(map(torch.equal, noise_to_come(), self.noise)):
             raise Uncapturable("draws other random numbers as a graph")
         present = tuple(tensor.detach() for tensor, _ in self.written)
         _hold(tuple(value for _, value in self.written), present, _loosest())

@@ -23,7 +23,8 @@ from ppl_gen.inference.findings import (
     khat,
     settled,
 )
-from ppl_gen.inference.passes import MEMORY, evidence_of, joint_evidence_of, plan
+from ppl_gen.inference.memory import MEMORY
+from ppl_gen.inference.passes import evidence_of, joint_evidence_of, plan
 from ppl_gen.inference.sampler import MEAN_DRAWS, Sampler
 from ppl_gen.inference.seeds import seeded
 from ppl_gen.inference.verdict import Finding, Status, Verdict

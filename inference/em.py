@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from ppl_gen.errors import FitError, StoryError
 from ppl_gen.inference.batches import Batches, rows_of, some_rows
 from ppl_gen.inference.history import Epoch
+from ppl_gen.inference.memory import MEMORY, Bytes
 from ppl_gen.inference.pair import Pair
-from ppl_gen.inference.passes import MEMORY, Bytes
 from ppl_gen.inference.progress import Reporter
 from ppl_gen.inference.settings import Settings
 from ppl_gen.inference.tracing import Batch, blame

@@ -65,7 +65,8 @@ class Graph:
         try:
             from torch._inductor import config, standalone_compile
 
-            options = {"fallback_random": True, "compile_threads": 1, "cpp_wrapper": True}
+            on_cpu = all(tensor.device.type == "cpu" for tensor in (*self.outer, *inputs))
+            options = {"fallback_random": True, "compile_threads": 1, "cpp_wrapper": on_cpu}
             with torch.no_grad(), warnings.catch_warnings(), config.patch(options):
                 warnings.simplefilter("ignore")
                 quiet._run = standalone_compile(

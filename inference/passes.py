@@ -11,11 +11,13 @@ import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from ppl_gen.errors import DataError, StoryError
+from ppl_gen.inference.capture import Captured, Compile
+from ppl_gen.inference.draws import Draws
 from ppl_gen.inference.evidence import Evidence, log_evidence
+from ppl_gen.inference.memory import MEMORY, Bytes
 from ppl_gen.inference.sampler import Sampler
 from ppl_gen.inference.seeds import seeded
 from ppl_gen.inference.tracing import Batch, blame, sample_sites
@@ -23,28 +25,11 @@ from ppl_gen.inference.tracing import Batch, blame, sample_sites
 if TYPE_CHECKING:
     from ppl_gen.inference.run import Run
 
-MEMORY = 128 * 2**20
-
-
-class Bytes(TorchDispatchMode):
-    """Count the bytes of everything that is computed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
-                self.total += leaf.numel() * leaf.element_size()
-        return result
-
 
 def plan(sampler: Sampler, batch: Batch, draws: int, memory: int, predict: bool) -> tuple[int, int]:
     """How many rows and draws to take at once so that a pass stays within ``memory`` bytes.
 
-    A small pass is run and everything it computes is counted, an upper bound of what it holds.
+    A small pass is run, and the most it holds at one moment is counted.
     """
     rows = sampler.window.size(batch) if sampler.structure.splits_rows else 1
     few = sampler.window.step(batch, min(rows, 4))
@@ -53,10 +38,62 @@ def plan(sampler: Sampler, batch: Batch, draws: int, memory: int, predict: bool)
         sampler.draw(shown, 2)
         with Bytes() as counted:
             sampler.draw(shown, 4, predict=predict)
-    cell = max(1, counted.total // (4 * few))
+    cell = max(1, counted.peak // (4 * few))
     cells = max(1, memory // cell)
     together = min(draws, max(1, cells // sampler.window.step(batch, min(rows, 64))))
     return sampler.window.step(batch, max(1, min(rows, cells // together))), together
+
+
+def _count(sampler: Sampler, batch: Batch, rows: int, draws: int, together: int) -> int:
+    """How many blocks of rows and draws there are."""
+    return len(list(sampler.window.slices(batch, rows))) * -(-draws // together)
+
+
+class Blocks:
+    """Draws of a block of rows at a time, captured as a graph where there are many blocks.
+
+    Args:
+        sampler: What draws.
+        how: auto, graph or eager.
+        count: How many blocks there will be.
+    """
+
+    def __init__(self, sampler: Sampler, how: Compile, count: int) -> None:
+        self.sampler = sampler
+        # What is summed out is drawn by Pyro's own means, and a window shows rows by a handler.
+        by_hand = sampler.summed or sampler.structure.subsamples
+        self.how: Compile = "eager" if by_hand else how
+        self.count = count
+        self._captured: dict[Any, tuple[Captured, list[TreeSpec]]] = {}
+
+    def draw(
+        self, batch: Batch, draws: int, fixed: Mapping[str, Tensor], predict: bool = False
+    ) -> Draws:
+        """As :meth:`Sampler.draw`."""
+        key = draws, tuple(fixed), predict
+        if self.how == "eager" or not all(isinstance(column, Tensor) for column in batch):
+            return self.sampler.draw(batch, draws, fixed, predict)
+        if key not in self._captured:
+            self._captured[key] = self._capture(len(batch), draws, tuple(fixed), predict)
+        captured, form = self._captured[key]
+        with pyro.validation_enabled(False):
+            values = captured(*batch, *fixed.values())
+        return Draws(**tree_unflatten(list(values), form[-1]))
+
+    def _capture(
+        self, columns: int, draws: int, names: tuple[str, ...], predict: bool
+    ) -> tuple[Captured, list[TreeSpec]]:
+        form: list[TreeSpec] = []
+
+        def drawn(*given: Tensor) -> tuple[Tensor, ...]:
+            fixed = dict(zip(names, given[columns:], strict=True))
+            found = self.sampler.draw(given[:columns], draws, fixed, predict)
+            values, spec = tree_flatten(vars(found))
+            form[:] = [spec]
+            return tuple(values)
+
+        programs = (self.sampler.pair.model, self.sampler.pair.guide)
+        return Captured(drawn, programs, self.how, lambda _: self.count, trusts=False), form
 
 
 def evidence_of(
@@ -107,13 +144,16 @@ def weighed(
         first = next(sampler.window.slices(batch, rows))
         with sampler.window.showing(batch, first) as shown:
             fixed = sampler.draw_globals(shown, draws)
+        blocks = Blocks(
+            sampler, run.settings.compile, _count(sampler, batch, rows, draws, together)
+        )
         for part in sampler.window.slices(batch, rows):
             local, outer = [], []
             for start in range(0, draws, together):
                 stop = min(draws, start + together)
                 held = {n: v[start:stop] for n, v in fixed.items()}
                 with sampler.window.showing(batch, part) as shown:
-                    drawn = sampler.draw(shown, stop - start, held)
+                    drawn = blocks.draw(shown, stop - start, held)
                 local.append(drawn.log_weights.cpu())
                 outer.append((drawn.log_p_global - drawn.log_q_global).cpu())
             yield torch.cat(local), torch.cat(outer)

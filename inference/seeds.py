@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 import pyro
 import torch
+from torch import Tensor
 
 
 @contextmanager
@@ -26,3 +27,16 @@ def seeded(seed: int) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(array)  # noqa: NPY002
+
+
+def noise_to_come() -> tuple[Tensor, ...]:
+    """States of torch's generators, from which all further random numbers follow."""
+    on_devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return torch.get_rng_state(), *on_devices
+
+
+def set_noise(states: tuple[Tensor, ...]) -> None:
+    """Go on with the random numbers that followed when :func:`noise_to_come` gave these."""
+    torch.set_rng_state(states[0])
+    if len(states) > 1:
+        torch.cuda.set_rng_state_all(list(states[1:]))

@@ -17,7 +17,7 @@ from ppl_gen.inference.em import is_open_ended, settle
 from ppl_gen.inference.history import Epoch
 from ppl_gen.inference.objective import Objective, choose_elbo, culprit
 from ppl_gen.inference.progress import Reporter
-from ppl_gen.inference.seeds import seeded
+from ppl_gen.inference.seeds import seeded, set_noise
 from ppl_gen.inference.step import Gradient, Weighted
 from ppl_gen.inference.tracing import Batch, blame, trace_nodes
 from ppl_gen.inference.training import (
@@ -166,7 +166,7 @@ class GradientAscent(Training):
                 raise
             loss = math.nan
         self.pair.train(False)
-        torch.set_rng_state(self.step.noise)
+        set_noise(self.step.noise)
         if position == 0 and self.valid is None:
             # The last epoch's weights are the ones that gave this loss.
             self.kept = self.earlier
