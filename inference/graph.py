@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,7 +42,7 @@ class Graph:
     assumed: bool
 
     def __post_init__(self) -> None:
-        self._run: Callable[..., Any] = self.module.forward
+        self._run: Callable[..., Any] = _bound(self.module)
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Compute the outputs; gradients are not recorded."""
@@ -111,6 +113,26 @@ def trace(function: Function, *inputs: Tensor) -> Graph:
     module.graph.lint()
     module.recompile()
     return Graph(module, outer, bool(watch.assumed))
+
+
+def _bound(module: fx.GraphModule) -> Callable[..., Any]:
+    """The graph as a Python function that has its operations at hand.
+
+    The code that torch.fx writes looks each up anew by its whole name, and calls it by way of a
+    Python method: of small tensors that takes longer than the operation.
+    """
+    code = module.graph.python_code("self")
+    named = {
+        f"torch.ops.{node.target}": node.target
+        for node in module.graph.nodes
+        if isinstance(node.target, OpOverload)
+    }
+    names = {name: f"op_{i}" for i, name in enumerate(named)}
+    source = re.sub(r"torch\.ops\.[\w.]+(?=\()", lambda m: names.get(m[0], m[0]), code.src)
+    at_hand = {names[name]: target._op for name, target in named.items()}
+    scope: dict[str, Any] = {**code.globals, **at_hand}
+    exec(source, scope)
+    return functools.partial(scope["forward"], module)
 
 
 def _lift(module: fx.GraphModule) -> list[Tensor]:

@@ -109,6 +109,25 @@ class Dense:
         """Inverse factors, ``(*, K, D, D)``, and half the log-determinants, ``(*, K)``."""
         return _inverse(self.scale_tril)
 
+    def distances(self, x: Tensor, loc: Tensor) -> tuple[Tensor, Tensor]:
+        """Squared Mahalanobis distances of complete rows in one product, without the differences.
+
+        Args:
+            x: Rows, ``(N, D)``.
+            loc: Centres, ``(K, D)``; the factors must have no further dimensions either.
+
+        Returns:
+            The distances, ``(N, K)``, and half the log-determinants, ``(K,)``.
+        """
+        inverse, log_det = self.whitening()
+        white = inverse.to(x).flatten(0, -3)
+        # Near the centres, so that what is subtracted is not much larger than what is left.
+        origin = loc.detach().mean(0)
+        # Rows come last, one beside the other: what follows is done to many of them at once.
+        rows = white.flatten(0, 1) @ (x - origin).mT.contiguous()
+        rest = rows.unflatten(0, white.shape[:2]) - _times(white, loc - origin).unsqueeze(-1)
+        return rest.square().sum(1).mT, log_det.to(x).flatten()
+
     def moments(self, difference: Tensor, seen: Tensor | None) -> Moments:
         """Of rows less ``loc``, ``(*, K, D)``, zero where not ``seen``, ``(*, D)``."""
         if seen is None:
@@ -202,6 +221,10 @@ class Ellipses:
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-densities of rows ``(*, D)`` under each component, in nats, ``(*, K)``."""
+        alone = self.loc.shape[:-2].numel() == 1 and x.dim() == 2
+        if alone and isinstance(self.root, Dense) and not self.missing:
+            loc = self.loc.to(x).flatten(0, -2)
+            return self.log_density(*self.root.distances(x, loc), x.new_tensor([x.shape[-1]]))
         moments, values = self.moments(x)
         return self.log_density(moments.distance, moments.log_det, values)
 
