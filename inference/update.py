@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ppl_gen.inference.graph import Graph, trace
 from ppl_gen.inference.watch import Uncapturable
@@ -124,10 +125,7 @@ class Update:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
         self.optimizer.step()
         if self.ema is not None:
-            with torch.no_grad():
-                torch._foreach_lerp_(
-                    self.means, [p.detach() for p in self.parameters], 1 - self.ema
-                )
+            get_ema_multi_avg_fn(self.ema)(self.means, [p.detach() for p in self.parameters], 0)
 
     def _capture(self, used: tuple[bool, ...], gradients: Sequence[Tensor]) -> Graph | None:
         """Take a step, and trace one: from the same state both must lead to the same."""
