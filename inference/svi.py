@@ -95,6 +95,8 @@ class GradientAscent(Training):
         if self.valid is None:
             return UNKNOWN
         mean = _Mean()
+        # What is not captured is said once, of the steps.
+        self.watched.reason = self.watched.reason or self.step.reason
         # The same noise at every epoch, so that epochs differ by their weights alone.
         # A sum over enumerated sites has no value in Pyro unless it has a gradient.
         graded = torch.set_grad_enabled(self.structure.enumerated)
