@@ -4,11 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 
 Found = TypeVar("Found")
+
+# Matrices of fewer numbers than these are not worth sharing among threads.
+SMALL = 2**16
+
+
+@contextmanager
+def one_thread(numbers: int = 0) -> Iterator[None]:
+    """Work of few numbers, which torch's threads do not share: each would wait for the others."""
+    before = torch.get_num_threads()
+    if numbers > SMALL or before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def in_chunks(
@@ -33,13 +51,12 @@ def in_chunks(
 
     parts = [slice(start, min(start + rows, size)) for start in range(0, size, rows)]
     threads = min(torch.get_num_threads(), len(parts))
-    if threads < 2 or device.type != "cpu":
+    if device.type != "cpu":
         yield from map(without_gradients, parts)
         return
-    before = torch.get_num_threads()
-    alone = {"initializer": torch.set_num_threads, "initargs": (1,)}
-    try:
-        with ThreadPoolExecutor(threads, **alone) as pool:
+    with one_thread():
+        if threads < 2:
+            yield from map(without_gradients, parts)
+            return
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             yield from pool.map(without_gradients, parts)
-    finally:
-        torch.set_num_threads(before)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ppl_gen.autoguides import Globals
-from ppl_gen.chunks import Found, in_chunks
+from ppl_gen.chunks import Found, in_chunks, one_thread
 from ppl_gen.component import whole
 from ppl_gen.covariances import Form
 from ppl_gen.ellipses import Axes, Dense, Ellipses
@@ -28,6 +28,7 @@ from ppl_gen.mixtures import (
     joint_density,
     maximisation,
 )
+from ppl_gen.quadratics import WIDE
 from ppl_gen.story import Story, observations
 
 # k-means looks at no more rows than these to find its centres.
@@ -136,10 +137,11 @@ class MixtureStory(Story):
             statistics: What :meth:`statistics` gave.
         """
         lean = self.shape[0] + 1 if self.open_ended else 0
-        before = self._present()
-        found = maximisation(statistics, self.form, self.tied, self.floor, before, lean)
         self._losses = statistics.get("loss")
-        self._move(found)
+        with one_thread(statistics["second"].numel()):
+            before = self._present()
+            found = maximisation(statistics, self.form, self.tied, self.floor, before, lean)
+            self._move(found)
 
     def score(self, log_likelihood: float, rows: int) -> float:
         r"""Half of Schwarz's criterion, in nats.
@@ -258,9 +260,12 @@ class MixtureStory(Story):
 
     def _law(self) -> tuple[Tensor, Ellipses]:
         """Weights and components at the centre of the posterior."""
-        values = self.globals.centre()
-        with torch.no_grad():
-            return values["weights"], self._components(values)
+        (features,) = self.shape
+        with torch.no_grad(), one_thread(self.components * features**2):
+            values = self.globals.centre()
+            components = self._components(values)
+            _ = components.complete  # kept by them: found once, before threads ask
+        return values["weights"], components
 
     def _of_joint(self, x: Any, of: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Of log-densities with each component, ``(N, K)``, and the log-volumes of their units."""
@@ -277,15 +282,19 @@ class MixtureStory(Story):
         """What ``work`` gives for some rows of ``x`` after the other, one empty slice of none."""
         (features,), size = self.shape, max(1, len(x)) if x.dim() else 1
         held = features + 1
-        if self.form.products:
-            held *= self.components * features if self.missing else features / 2
-        rows = NUMBERS // int(held + 6 * self.components)
-        return in_chunks(work, size, max(1, rows), self.center.device)
+        if self.form.products and self.missing:
+            held *= self.components * features
+        elif self.form.products and features <= WIDE:
+            held *= features / 2
+        rows = max(1, NUMBERS // int(held + 6 * self.components))
+        # Long vectors that begin a power of two apart would drive each other out of the cache.
+        rows = (rows // 8 | 1) * 8 if rows > 8 else rows
+        return in_chunks(work, size, rows, self.center.device)
 
     def _standardised(self, x: Tensor, part: slice) -> tuple[Tensor, Tensor]:
         """Some rows in units of the spread, ``(n, D)``, and the log-volume of these, ``(n,)``."""
         exact = self._checked(x[part].to(self.center.device), part.start).double()
-        y = (exact - self.center) / self.spread
+        y = (exact - self.center).div_(self.spread)
         log_spread = self.spread.log()
         if self.missing:
             return y, torch.where(y.isnan(), 0.0, log_spread).sum(-1)

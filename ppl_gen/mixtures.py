@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ppl_gen.covariances import Form
 from ppl_gen.ellipses import Dense, Ellipses, Moments
+from ppl_gen.quadratics import packed, unpacked
 
 # Where a search begins: with tails that can grow either way, and no spikes.
 FIRST_DF = 10.0
@@ -91,7 +92,8 @@ def expectation(
         ``log_likelihood``, ``()``, in nats; ``rows``, ``()``; ``responsibility``,
         :math:`\sum_n r_{nk}`, ``(K,)``; ``precision``, :math:`\sum_n r_{nk} u_{nk}`, ``(K,)``;
         ``first`` and ``second``, sums of :math:`\hat y` and of its squares or products, with
-        these weights, ``(K, D)`` and ``(K, D)`` or ``(K, D, D)``; for Student-t laws
+        these weights, ``(K, D)`` and ``(K, D)`` or, each product once, ``(K, D (D + 1) / 2)`` as
+        :func:`ppl_gen.quadratics.packed` has them; for Student-t laws
         ``log_precision``, the expected :math:`\sum_n r_{nk} (\log u_{nk} - u_{nk})`, ``(K,)``;
         and, if asked for, ``loss``, by how many nats the log-likelihood would fall without the
         component, the others as they are, ``(K,)``.
@@ -140,7 +142,7 @@ def maximisation(
     safe = torch.where(alive, rows, 1.0)
     loc = table["first"] / torch.where(alive, counted, 1.0).unsqueeze(-1)
     loc = torch.where(alive.unsqueeze(-1), loc, before.loc)
-    second = table["second"]
+    second = unpacked(table["second"], loc.shape[1]) if form.products else table["second"]
     wide = (..., *(None,) * (second.dim() - 1))
     outer = loc.unsqueeze(-1) * loc.unsqueeze(-2) if second.dim() == 3 else loc.square()
     scatter = second - counted[wide] * outer
@@ -228,7 +230,7 @@ def _filled_sums(
         of_pattern.index_add_(0, moments.patterns, share)
         spread = moments.spread.expand(-1, share.shape[1], -1, -1)
         second = second + torch.einsum("pk,pkde->kde", of_pattern, spread)
-    return {"first": first, "second": second}
+    return {"first": first, "second": packed(second)}
 
 
 def _log_rest(share: Tensor) -> Tensor:

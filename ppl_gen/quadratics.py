@@ -33,32 +33,31 @@ class Quadratics:
         self.features = loc.shape[1]
         self.dense = white.dim() == 3
         self.wide = self.dense and self.features > WIDE
-        precision = white.mT @ white if self.dense else (white**2).diag_embed()
+        precision = white.mT @ white if self.dense else white.square()
         self.far = range(len(loc)) if self.wide else self._cancelling(precision)
-        slope = torch.einsum("kde,ke->kd", precision, loc)
+        slope = _times(precision, loc)
         parts = [(slope * loc).sum(-1, keepdim=True), -2 * slope]
-        if not self.wide:
-            row, column = self._pairs()
-            both = torch.where(row == column, 1.0, 2.0).to(loc)
-            parts.append(both * precision[:, row, column])
+        if not self.dense:
+            parts.append(precision)
+        elif not self.wide:
+            # The product of two different features stands for both of their orders.
+            diagonal = precision.diagonal(dim1=-2, dim2=-1).diag_embed()
+            parts.append(packed(2 * precision - diagonal))
         self.coefficients = torch.cat(parts, -1)
 
     def expand(self, y: Tensor) -> Tensor:
         r""":math:`\phi` of rows ``(n, D)``, ``(F, n)``; without products if there are too many."""
-        size, features = self.coefficients.shape[1], self.features
-        phi = y.new_empty(size, len(y))
+        phi = y.new_empty(self.coefficients.shape[1], len(y))
         phi[0] = 1
-        y = phi[1 : 1 + features].copy_(y.mT)
+        y = phi[1 : 1 + self.features].copy_(y.mT)
         if self.wide:
             return phi
         if not self.dense:
-            torch.mul(y, y, out=phi[1 + features :])
+            torch.mul(y, y, out=phi[1 + self.features :])
             return phi
-        start = 1 + features
-        for i in range(features):
-            stop = start + features - i
-            torch.mul(y[i:], y[i], out=phi[start:stop])
-            start = stop
+        lengths = [1 + self.features, *range(self.features, 0, -1)]
+        for i, (one, products) in enumerate(zip(y, phi.split(lengths)[1:], strict=True)):
+            torch.mul(y[i:], one, out=products)
         return phi
 
     def distance(self, phi: Tensor) -> Tensor:
@@ -79,31 +78,43 @@ class Quadratics:
             phi: The rows as :meth:`expand` gave them.
 
         Returns:
-            Of 1, ``(K,)``; of the rows, ``(K, D)``; and of their products ``(K, D, D)``, or of
-            their squares ``(K, D)`` where scale matrices are diagonal.
+            Of 1, ``(K,)``; of the rows, ``(K, D)``; and of their products as :func:`packed` has
+            them, or of their squares ``(K, D)`` where scale matrices are diagonal.
         """
         count, first, second = (share @ phi.mT).tensor_split((1, 1 + self.features), dim=1)
         if self.wide:
             y = phi[1:]
-            second = torch.stack([(weight * y) @ y.mT for weight in share])
-        elif self.dense:
-            row, column = self._pairs()
-            square = second.new_empty(len(share), self.features, self.features)
-            square[:, row, column] = square[:, column, row] = second
-            second = square
+            second = packed(torch.stack([(weight * y) @ y.mT for weight in share]))
         return count[:, 0], first, second
 
     def _cancelling(self, precision: Tensor) -> list[int]:
         """Components whose distances would be small differences of large terms."""
-        root = self.white.inverse() if self.dense else (1 / self.white).diag_embed()
-        extent = self.loc.abs() + root.square().sum(-1).sqrt()
-        terms = torch.einsum("kd,kde,ke->k", extent, precision.abs(), extent)
+        variance = self.white.inverse().square().sum(-1) if self.dense else 1 / precision
+        extent = self.loc.abs() + variance.sqrt()
+        terms = (extent * _times(precision.abs(), extent)).sum(-1)
         return (terms > CANCELLED).nonzero()[:, 0].tolist()
 
-    def _pairs(self) -> tuple[Tensor, Tensor]:
-        """Which features are multiplied with which."""
-        index = torch.arange(self.features, device=self.loc.device)
-        if not self.dense:
-            return index, index
-        row, column = torch.triu_indices(self.features, self.features, device=self.loc.device)
-        return row, column
+
+def packed(matrix: Tensor) -> Tensor:
+    """Every entry of symmetric matrices once, ``(*, D (D + 1) / 2)`` of ``(*, D, D)``."""
+    row, column = _pairs(matrix.shape[-1], matrix.device)
+    return matrix[..., row, column]
+
+
+def unpacked(entries: Tensor, size: int) -> Tensor:
+    """The symmetric matrices ``(*, D, D)`` that :func:`packed` was given; ``size``: D."""
+    row, column = _pairs(size, entries.device)
+    matrix = entries.new_empty(*entries.shape[:-1], size, size)
+    matrix[..., row, column] = matrix[..., column, row] = entries
+    return matrix
+
+
+def _pairs(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    row, column = torch.triu_indices(size, size, device=device)
+    return row, column
+
+
+def _times(matrix: Tensor, vector: Tensor) -> Tensor:
+    """Of matrices ``(K, D, D)``, or of their diagonals, and vectors ``(K, D)``."""
+    diagonal = matrix.dim() == vector.dim()
+    return matrix * vector if diagonal else (matrix @ vector.unsqueeze(-1)).squeeze(-1)

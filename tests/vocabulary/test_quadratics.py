@@ -17,7 +17,7 @@ from ppl_gen.ellipses import Axes, Dense, Ellipses
 from ppl_gen.errors import StoryError
 from ppl_gen.mixtures import added, expectation, joint_density
 from ppl_gen.models import GMM
-from ppl_gen.quadratics import WIDE, Quadratics
+from ppl_gen.quadratics import WIDE, Quadratics, packed, unpacked
 
 COVARIANCES = ["full", "tied", "diagonal", "spherical"]
 LAWS = ["normal", "student-t"]
@@ -75,7 +75,7 @@ def _reference(story: GMM, x: Tensor) -> dict[str, Tensor]:
         "responsibility": share.sum(0),
         "precision": counted.sum(0),
         "first": counted.T @ y,
-        "second": second if story.form.products else second.diagonal(dim1=-2, dim2=-1),
+        "second": packed(second) if story.form.products else second.diagonal(dim1=-2, dim2=-1),
     }
 
 
@@ -130,6 +130,13 @@ def test_a_small_component_far_away_keeps_its_density(
     law = MultivariateNormal(loc, scale_tril=matrices)
     expected = (weights.log() + law.log_prob(y[:, None])).logsumexp(-1).sum()
     assert found.item() == pytest.approx(expected.item(), rel=1e-9)
+
+
+def test_packed_matrices_are_unpacked_as_they_were() -> None:
+    matrix = torch.randn(4, 3, 3).double()
+    matrix = matrix + matrix.mT
+    assert packed(matrix).shape == (4, 6)
+    assert torch.equal(unpacked(packed(matrix), 3), matrix)
 
 
 def test_components_are_whitened_only_where_terms_would_cancel() -> None:
