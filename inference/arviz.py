@@ -19,7 +19,7 @@ from ppl_gen.inference.draws import Draws
 from ppl_gen.inference.labels import Labels, component_table, relabelling
 from ppl_gen.inference.memory import MEMORY
 from ppl_gen.inference.pair import Pair, Program
-from ppl_gen.inference.passes import plan
+from ppl_gen.inference.passes import Blocks, plan
 from ppl_gen.inference.sampler import Sampler
 from ppl_gen.inference.seeds import seeded
 from ppl_gen.inference.sinks import Sink, sink_for
@@ -161,12 +161,13 @@ def _write_posterior(
     with sampler.window.showing(batch, first) as shown:
         fixed = sampler.draw_globals(shown, draws)
     writer.labels = _labels(sampler, batch, draws, together, fixed, writer)
+    blocks = Blocks(sampler, batch, rows, draws, together)
     for part in sampler.window.slices(batch, rows):
         for start in range(0, draws, together):
             stop = min(draws, start + together)
             held = {n: v[start:stop] for n, v in fixed.items()}
             with sampler.window.showing(batch, part) as shown:
-                drawn = sampler.draw(shown, stop - start, held, predict)
+                drawn = blocks.draw(shown, stop - start, held, predict)
             place = (slice(start, stop), part, draws, together, rows)
             for group, values in _grouped(drawn, sampler.structure).items():
                 if group in groups:

@@ -122,7 +122,8 @@ class Captured:
 
     def _compared(self, shape: _Shape, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Run the function as it is, and hold a graph against it."""
-        uses = self.uses(len(inputs[0])) if shape.plain is None else 0
+        rows = len(inputs[0]) if inputs else 1
+        uses = self.uses(rows) if shape.plain is None else 0
         if shape.plain is None and uses < FEW:
             return self.function(*inputs)
         begun = _Moment(self.written)

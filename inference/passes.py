@@ -44,26 +44,32 @@ def plan(sampler: Sampler, batch: Batch, draws: int, memory: int, predict: bool)
     return sampler.window.step(batch, max(1, min(rows, cells // together))), together
 
 
-def _count(sampler: Sampler, batch: Batch, rows: int, draws: int, together: int) -> int:
-    """How many blocks of rows and draws there are."""
-    return len(list(sampler.window.slices(batch, rows))) * -(-draws // together)
-
-
 class Blocks:
     """Draws of a block of rows at a time, captured as a graph where there are many blocks.
 
     Args:
         sampler: What draws.
+        batch: All rows.
+        rows: How many of them a block has.
+        draws: How many draws there are of each.
+        together: How many of them a block has.
         how: auto, graph or eager.
-        count: How many blocks there will be.
     """
 
-    def __init__(self, sampler: Sampler, how: Compile, count: int) -> None:
+    def __init__(
+        self,
+        sampler: Sampler,
+        batch: Batch,
+        rows: int,
+        draws: int,
+        together: int,
+        how: Compile = "auto",
+    ) -> None:
         self.sampler = sampler
         # What is summed out is drawn by Pyro's own means, and a window shows rows by a handler.
-        by_hand = sampler.summed or sampler.structure.subsamples
+        by_hand = sampler.summed or sampler.structure.subsamples or not sampler.at_once
         self.how: Compile = "eager" if by_hand else how
-        self.count = count
+        self.count = len(list(sampler.window.slices(batch, rows))) * -(-draws // together)
         self._captured: dict[Any, tuple[Captured, list[TreeSpec]]] = {}
 
     def draw(
@@ -144,9 +150,7 @@ def weighed(
         first = next(sampler.window.slices(batch, rows))
         with sampler.window.showing(batch, first) as shown:
             fixed = sampler.draw_globals(shown, draws)
-        blocks = Blocks(
-            sampler, run.settings.compile, _count(sampler, batch, rows, draws, together)
-        )
+        blocks = Blocks(sampler, batch, rows, draws, together, run.settings.compile)
         for part in sampler.window.slices(batch, rows):
             local, outer = [], []
             for start in range(0, draws, together):
