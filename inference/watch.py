@@ -126,11 +126,19 @@ def _index(watch: Watch, frame: FrameType, value: Tensor) -> Any:
         return value.item()
 
 
+def _of_triangle(watch: Watch, frame: FrameType, value: Tensor, index: tuple[Any, ...]) -> Tensor:
+    """The entries of triangular matrices, which are the same whatever the data."""
+    with _disable_current_modes():
+        row, column = index[-1].nonzero(as_tuple=True)
+    return value[..., row, column]
+
+
 # By module, function ("*" for any) and what is asked.
 ANSWERS: dict[tuple[str, str, str], Callable[..., Any]] = {
     ("torch.distributions.distribution", "__init__", "__bool__"): Watch.holds,
     ("torch.distributions.distribution", "_validate_sample", "__bool__"): Watch.holds,
     ("torch.distributions.constraints", "check", "__bool__"): Watch.holds,
+    ("torch.distributions.utils", "tril_matrix_to_vec", "__getitem__"): _of_triangle,
     ("ppl_gen.errors", "refuse_if", "__bool__"): Watch.never,
     ("pyro.poutine.scale_messenger", "__init__", "__bool__"): Watch.holds,
     ("pyro.util", "warn_if_nan", "__bool__"): _quietly,
