@@ -5,6 +5,7 @@ python -m benchmarks.gmm_speed                            # about four minutes o
 
 from __future__ import annotations
 
+import logging
 import resource
 import sys
 import warnings
@@ -26,6 +27,7 @@ MEMORY_BAR = 0.5
 ITERATIONS = 8
 # Rows of the fit that brings in what is imported at first use, and rows that are scored.
 FEW, SCORED = 1000, 100_000
+logger = logging.getLogger("benchmarks.speed")
 OURS, THEIRS = "ours", "scikit-learn's GaussianMixture"
 
 
@@ -43,6 +45,8 @@ class Climb(Contender):
 
     def prepare(self) -> None:
         self.x = clusters(self.rows, self.features)
+        few = self.x[:SCORED]
+        self.loc, self.center, self.spread = self.x[:COMPONENTS], few.mean(0), few.std(0)
         self.climbed(self.x[:FEW], 2)
 
     def run(self, steps: int) -> None:
@@ -72,11 +76,11 @@ class Ours(Climb):
 
         torch.manual_seed(0)
         story = GMM((self.features,), COMPONENTS, posterior="ml")
-        story.center.copy_(torch.from_numpy(self.x.mean(0)))
-        story.spread.copy_(torch.from_numpy(self.x.std(0)))
+        story.center.copy_(torch.from_numpy(self.center))
+        story.spread.copy_(torch.from_numpy(self.spread))
         values = {
             "weights": torch.full((COMPONENTS,), 1 / COMPONENTS).double(),
-            "loc": (torch.from_numpy(self.x[:COMPONENTS]) - story.center) / story.spread,
+            "loc": (torch.from_numpy(self.loc) - story.center) / story.spread,
             "scale": torch.ones(COMPONENTS, self.features).double(),
             "correlation": torch.eye(self.features).double().repeat(COMPONENTS, 1, 1),
         }
@@ -100,8 +104,8 @@ class ScikitLearn(Climb):
         found = GaussianMixture(
             COMPONENTS,
             weights_init=np.full(COMPONENTS, 1 / COMPONENTS),
-            means_init=self.x[:COMPONENTS],
-            precisions_init=np.stack([np.diag(1 / self.x.var(0))] * COMPONENTS),
+            means_init=self.loc,
+            precisions_init=np.stack([np.diag(1 / self.spread**2)] * COMPONENTS),
             **options,
         )
         with warnings.catch_warnings():
@@ -155,6 +159,7 @@ def compare(effort: Effort | None = None, rows: int = ROWS) -> list[dict[str, An
             continue
         check_same_climb([done.facts[name]["nats a row"] for name in contenders])
         lines.append(ratio_line(work, THEIRS, done.seconds[OURS], done.seconds[THEIRS], bar=bar))
+        logger.info("%s: %s", work, lines[-1].told)
         held = [alone(contender.held, 1) for contender in contenders.values()]
         shown = {"ours": f"{held[0] / 2**20:.0f} MiB", "theirs": f"{held[1] / 2**20:.0f} MiB"}
         of_memory = figure_line(
@@ -173,6 +178,7 @@ def check_same_climb(reached: list[float]) -> None:
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     for row in compare():
         print(
             f"{row['work']}: {row['ratio']:.3f} ({row['low']:.3f} to {row['high']:.3f}) of "

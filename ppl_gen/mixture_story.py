@@ -33,8 +33,9 @@ from ppl_gen.story import Story, observations
 
 # k-means looks at no more rows than these to find its centres.
 ENOUGH = 100_000
-# What a thread holds of some rows, in numbers: few enough for a cache.
-NUMBERS = 2**19
+# What a thread holds of some rows, in numbers: few enough for a cache, and so many that threads
+# seldom meet at the interpreter's lock.
+NUMBERS = 2**20
 
 
 class MixtureStory(Story):
