@@ -117,7 +117,8 @@ class Captured:
             self._give_up("the program prints")
         elif changed is not None:
             self._give_up(f"the program changes {changed} from call to call")
-        self.written = after.written(before)
+        known = {id(tensor) for tensor in self.written}
+        self.written += [tensor for tensor in after.written(before) if id(tensor) not in known]
         return outputs
 
     def _compared(self, shape: _Shape, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -136,12 +137,12 @@ class Captured:
                 shape.plain = shape.checking.trusting() if self.trusts else shape.checking
                 begun.restore()
             with Bytes() as counted:
-                found = self._graph_of(shape)(*inputs)
+                found = _without_assumed(graph := self._graph_of(shape), graph(*inputs))
             _hold(wanted, found, _loosest() if shape.compiled else 1e-5)
             ended.hold()
             if self._pays(uses, shape.plain, counted.total):
                 begun.restore()
-                self._compile(shape, wanted, *inputs)
+                self._compile(shape, wanted, ended, *inputs)
         except Uncapturable as error:
             self._give_up(f"the program {error}")
         except Exception as error:
@@ -152,16 +153,15 @@ class Captured:
 
     def _run(self, shape: _Shape, *inputs: Tensor) -> tuple[Tensor, ...]:
         graph = self._graph_of(shape)
+        begun = _Moment(self.written, self.noise)
         try:
             outputs = graph(*inputs)
-            if not graph.assumed:
-                return outputs
-            if outputs[-1]:
-                return outputs[:-1]
+            if not graph.assumed or outputs[-1]:
+                return _without_assumed(graph, outputs)
         except Exception as error:
             self._give_up(f"its graph failed: {told(error)}")
         # In eager Pyro it will say what is wrong, if something is.
-        set_noise(self.noise)
+        begun.restore()
         return self.function(*inputs)
 
     def _graph_of(self, shape: _Shape) -> Graph:
@@ -174,12 +174,15 @@ class Captured:
         saved = SAVED_AN_OPERATION * len(graph.module.graph.nodes) + SAVED_A_BYTE * computed
         return self.how == "auto" and uses * saved > COMPILING
 
-    def _compile(self, shape: _Shape, wanted: tuple[Tensor, ...], *inputs: Tensor) -> None:
-        """Put machine code in the place of a graph, if it gives the same."""
+    def _compile(
+        self, shape: _Shape, wanted: tuple[Tensor, ...], ended: _Moment, *inputs: Tensor
+    ) -> None:
+        """Put machine code in the place of a graph, if it gives the same and leaves the same."""
         assert shape.plain is not None
         try:
             compiled = shape.plain.compiled(*inputs)
-            _hold(wanted, compiled(*inputs), _loosest())
+            _hold(wanted, _without_assumed(compiled, compiled(*inputs)), _loosest())
+            ended.hold()
         except Uncapturable as error:
             logger.warning("compile: the graph runs as it is, since it %s", error)
         else:
@@ -194,8 +197,8 @@ class Captured:
 class _Moment:
     """The random numbers to come, and what a function writes in place, as they are now."""
 
-    def __init__(self, written: list[Tensor]) -> None:
-        self.noise = noise_to_come()
+    def __init__(self, written: list[Tensor], noise: tuple[Tensor, ...] | None = None) -> None:
+        self.noise = noise or noise_to_come()
         self.written = [(tensor, tensor.detach().clone()) for tensor in written]
 
     def restore(self) -> None:
@@ -213,21 +216,27 @@ class _Moment:
         _hold(tuple(value for _, value in self.written), present, _loosest())
 
 
+def _without_assumed(graph: Graph, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return outputs[:-1] if graph.assumed else outputs
+
+
 def _hold(wanted: Sequence[Tensor], found: Sequence[Tensor], share: float) -> None:
     """Refuse if tensors are further apart than a share of their size.
 
     What is small beside the largest of them may be off by a share of that, a thousand times less:
     a gradient that is zero but for rounding has no digits to agree in.
     """
+    if len(wanted) != len(found):
+        raise Uncapturable("gives other results as a graph")
     sizes = [float(value.double().nan_to_num().norm()) for value in wanted]
     least = 1e-3 * max(sizes, default=0.0)
-    for value, other, size in zip(wanted, found, sizes, strict=False):
+    for value, other, size in zip(wanted, found, sizes, strict=True):
         alike = value.shape == other.shape and value.dtype == other.dtype
         if not alike or not torch.equal(value.isfinite(), other.isfinite()):
             raise Uncapturable("gives other results as a graph")
         away = float((value.double() - other.double()).nan_to_num().norm())
         if away > share * max(size, least):
-            raise Uncapturable(f"gives results as a graph that are off by {away / size:.1e}")
+            raise Uncapturable(f"gives results as a graph that are off by {away:.1e} of {size:.1e}")
 
 
 def _loosest() -> float:

@@ -6,7 +6,7 @@ import functools
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -35,14 +35,16 @@ class Graph:
         module: The operations, a function of the outer tensors and of the inputs.
         outer: Tensors from elsewhere, in the order of their inputs.
         assumed: Whether the last output says if all that was taken for granted holds.
+        run: What computes the outputs of ``module``, from the same inputs; by default its code.
     """
 
     module: fx.GraphModule
     outer: list[Tensor]
     assumed: bool
+    run: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
-        self._run: Callable[..., Any] = _bound(self.module)
+        self._run: Callable[..., Any] = self.run or _bound(self.module)
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Compute the outputs; gradients are not recorded."""
@@ -63,7 +65,6 @@ class Graph:
         Raises:
             Uncapturable: If there is no compiler at hand, or it fails.
         """
-        quiet = Graph(self.module, self.outer, self.assumed)
         try:
             from torch._inductor import config, standalone_compile
 
@@ -71,14 +72,14 @@ class Graph:
             options = {"fallback_random": True, "compile_threads": 1, "cpp_wrapper": on_cpu}
             with torch.no_grad(), warnings.catch_warnings(), config.patch(options):
                 warnings.simplefilter("ignore")
-                quiet._run = standalone_compile(
+                run = standalone_compile(
                     self.module,
                     [t.detach() for t in (*self.outer, *inputs)],
                     dynamic_shapes="from_example_inputs",
                 )
         except Exception as error:
             raise Uncapturable(f"could not be compiled: {told(error)}") from error
-        return quiet
+        return replace(self, run=run)
 
 
 def trace(function: Function, *inputs: Tensor) -> Graph:

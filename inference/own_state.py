@@ -70,10 +70,12 @@ class OwnState:
         if isinstance(value, bool | int | float | complex | str | bytes | None):
             self.tokens[name] = (value,)
         elif isinstance(value, Tensor):
-            self.tokens[name] = (id(value), value._version, _digest(value))
+            version = 0 if value.is_inference() else value._version
+            self.tokens[name] = (id(value), version, _digest(value))
             self.tensors[name] = value
-        elif isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-            self.tokens[name] = (id(value), _digest(torch.from_numpy(value)))
+        elif isinstance(value, np.ndarray):
+            held = hash(value.tobytes()) if value.size <= _SMALL else 0
+            self.tokens[name] = (id(value), held)
         elif id(value) not in self._seen:
             self._seen.add(id(value))
             self._look_into(name, value, depth + 1)

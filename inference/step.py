@@ -31,7 +31,6 @@ class Gradient:
 
     Attributes:
         parameters: All parameters that were found by now.
-        used: For each of them whether the last loss depended on it.
     """
 
     def __init__(self, objective: Objective, batches: Batches, kwargs: dict[str, Any]) -> None:
@@ -39,7 +38,7 @@ class Gradient:
         self.batches = batches
         self.kwargs = kwargs
         self.parameters: list[Tensor] = []
-        self.used: list[bool] = []
+        self._used: dict[tuple[int, ...], list[bool]] = {}
 
     def __call__(self, rows: Tensor, *weight: Tensor) -> tuple[Tensor, ...]:
         """Evaluate loss and gradients; parameters a program makes on the way are found.
@@ -50,7 +49,7 @@ class Gradient:
 
         Returns:
             Loss, ELBO and reconstruction in nats a datum, ``(3,)``, and the gradients of the
-            parameters that are :attr:`used`.
+            parameters that are :meth:`used`.
 
         Raises:
             StoryError: If there is no parameter at all.
@@ -69,9 +68,16 @@ class Gradient:
             terms, climbed = self._postponed(batch, kl_weight)
         self._find_parameters()
         gradients = torch.autograd.grad(climbed, self.parameters, allow_unused=True)
-        self.used = [gradient is not None for gradient in gradients]
+        self._used[_form(rows, *weight)] = [gradient is not None for gradient in gradients]
         figures = torch.stack([t.detach() for t in (terms.loss, terms.elbo, terms.reconstruction)])
         return figures, *(gradient for gradient in gradients if gradient is not None)
+
+    def used(self, rows: Tensor, *weight: Tensor) -> list[bool]:
+        """For each parameter whether the last loss of inputs of this form depended on it.
+
+        A graph was made of such a loss, and gives the gradients of these parameters.
+        """
+        return self._used[_form(rows, *weight)]
 
     def _find_parameters(self) -> None:
         store = pyro.get_param_store()
@@ -95,10 +101,15 @@ class Gradient:
         value = torch.as_tensor(loss[0] if isinstance(loss, tuple) else loss) / size
         unknown = torch.full_like(value, torch.nan)
         elbo_shown = -value if is_one(kl_weight) else unknown
-        climbed = torch.stack([torch.zeros(()), *postponed.losses]).sum() / size
+        nothing = torch.zeros((), device=self.parameters[0].device)
+        climbed = sum(postponed.losses, nothing) / size
         return Terms(value, elbo_shown, unknown), climbed
 
     _stored: int = -1
+
+
+def _form(*inputs: Tensor) -> tuple[int, ...]:
+    return tuple(map(Tensor.numel, inputs))
 
 
 class _Postponed(TorchFunctionMode):

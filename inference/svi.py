@@ -85,7 +85,7 @@ class GradientAscent(Training):
             rate = self.settings.learning_rate * self.settings.rate_at(self.steps / total)
             self.update.prepare(self.gradient.parameters)
             self.update.set_rate(rate)
-            self.update(self.gradient.used, gradients)
+            self.update(self.gradient.used(rows, *weights), gradients)
             self.steps += 1
             mean.add(figures, len(rows))
         self.pair.train(False)

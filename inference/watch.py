@@ -103,18 +103,16 @@ def _chosen(watch: Watch, frame: FrameType, value: Tensor, mask: Tensor) -> Tens
     return torch.where(mask, value, torch.zeros_like(value))
 
 
-def _unmasked(watch: Watch, frame: FrameType, value: Tensor) -> bool:
-    """Whether Dice may leave out the mask: it may not, since no value is known."""
-    return False
+def _no(watch: Watch, frame: FrameType, value: Tensor) -> bool:
+    """Whether Dice may leave out its mask, or Pyro should warn of a NaN: not without a value.
 
-
-def _quietly(watch: Watch, frame: FrameType, value: Tensor) -> bool:
-    """Whether there is something to warn of: the loss says it, at every step."""
+    With the mask the result is the same, and what is NaN shows in the loss of every step.
+    """
     return False
 
 
 def _unhooked(watch: Watch, frame: FrameType, value: Tensor, hook: Any) -> None:
-    """Warnings on gradients, like :func:`_quietly`."""
+    """Warnings on gradients, like :func:`_no`."""
 
 
 def _index(watch: Watch, frame: FrameType, value: Tensor) -> Any:
@@ -141,12 +139,12 @@ ANSWERS: dict[tuple[str, str, str], Callable[..., Any]] = {
     ("torch.distributions.utils", "tril_matrix_to_vec", "__getitem__"): _of_triangle,
     ("ppl_gen.errors", "refuse_if", "__bool__"): Watch.never,
     ("pyro.poutine.scale_messenger", "__init__", "__bool__"): Watch.holds,
-    ("pyro.util", "warn_if_nan", "__bool__"): _quietly,
-    ("pyro.util", "warn_if_inf", "__bool__"): _quietly,
+    ("pyro.util", "warn_if_nan", "__bool__"): _no,
+    ("pyro.util", "warn_if_inf", "__bool__"): _no,
     ("pyro.util", "warn_if_nan", "register_hook"): _unhooked,
     ("pyro.util", "warn_if_inf", "register_hook"): _unhooked,
     ("pyro.infer.util", "torch_item", "item"): _detached,
-    ("pyro.infer.util", "compute_expectation", "__bool__"): _unmasked,
+    ("pyro.infer.util", "compute_expectation", "__bool__"): _no,
     ("pyro.infer.util", "compute_expectation", "masked_select"): _chosen,
     ("pyro.infer.renyi_elbo", "*", "item"): _detached,
     ("pyro.infer.rws", "*", "item"): _detached,

@@ -103,6 +103,6 @@ def graph_alone(ours: Ours) -> Callable[[], None] | None:
 
     def both() -> None:
         _, *gradients = graph(rows)
-        training.update(training.gradient.used, gradients)
+        training.update(training.gradient.used(rows), gradients)
 
     return both

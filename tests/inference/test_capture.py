@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import ppl_gen as pg
-from ppl_gen.errors import FitError, StoryError
+from ppl_gen.errors import FitError, StoryError, refuse_if
 from ppl_gen.inference import capture, graph
+from ppl_gen.inference.watch import Uncapturable
 from ppl_gen.models import CVAE, GMM, M2, PPCA, VAE, AutoEncoder
 
 IMAGES = (torch.rand(60, 1, 4, 4, generator=programs.G) < 0.4).float()
@@ -388,3 +389,60 @@ def test_the_running_mean_of_the_weights_is_the_one_that_is_kept() -> None:
         mean = 0.9 * mean + 0.1 * run.parameters()["loc"].item()
     kept = pg.fit((model, nothing), x, epochs=30, ema=0.9, **options)
     assert kept.parameters()["loc"].item() == pytest.approx(mean, rel=1e-5)
+
+
+def test_batches_of_two_sizes_may_use_two_sets_of_parameters() -> None:
+    """As many gradients, but not of the same parameters: each size's own are changed."""
+
+    def model(x: Tensor) -> None:
+        sizes = {name: pyro.param(name, torch.tensor(0.0)) for name in ("large", "small")}
+        loc = sizes["large" if len(x) > 20 else "small"]
+        with pyro.plate("rows", len(x)):
+            pyro.sample("x", dist.Normal(loc, 1.0), obs=x)
+
+    def build() -> tuple[Any, Any]:
+        return (model, nothing), X[:, 0]
+
+    assert_same(fitted(build, "graph"), fitted(build, "eager"))
+
+
+def test_an_output_that_a_graph_lacks_is_missed() -> None:
+    with pytest.raises(Uncapturable, match="other results"):
+        capture._hold((torch.ones(2), torch.ones(2)), (torch.ones(2),), 1e-5)
+    with pytest.raises(Uncapturable, match="off by"):
+        capture._hold((torch.zeros(2),), (torch.ones(2),), 1e-5)
+
+
+def test_what_was_written_in_place_is_written_once_if_a_graph_has_to_be_left() -> None:
+    """The suspicion does not hold, so that the step goes on in eager Pyro: a call counts as one."""
+    seen = torch.zeros(())
+
+    def counted(x: Tensor) -> tuple[Tensor, ...]:
+        seen.add_(1.0)
+        refuse_if(x.sum() > 10, lambda: None)
+        return (x + seen,)
+
+    captured = capture.Captured(counted, [counted], "graph", lambda rows: 100)
+    with pyro.validation_enabled(True):
+        for call in range(1, 12):
+            (found,) = captured(torch.full((3,), 100.0 if call == 7 else 0.0))
+            assert seen == call
+            assert found[0] == call + (100 if call == 7 else 0)
+    assert not captured.reason
+
+
+def test_arrays_and_tensors_of_any_kind_may_stand_beside_a_program() -> None:
+    """A look at them neither warns nor fails."""
+    fixed = np.arange(5.0)
+    fixed.flags.writeable = False
+    with torch.inference_mode():
+        inferred = torch.ones(3)
+    around = [fixed, fixed[::-1], np.arange(3, dtype=np.uint32), np.array([{}]), inferred]
+
+    def doubled(x: Tensor) -> tuple[Tensor, ...]:
+        return (len(around) * x,)
+
+    captured = capture.Captured(doubled, [doubled], "graph", lambda rows: 100)
+    for _ in range(5):
+        assert captured(torch.ones(2))[0][0] == 5
+    assert not captured.reason
