@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from functools import reduce
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ppl_gen.autoguides import Globals
-from ppl_gen.chunks import Found, in_chunks, one_thread
+from ppl_gen.chunks import in_chunks, one_thread, total
 from ppl_gen.component import whole
 from ppl_gen.covariances import Form
 from ppl_gen.ellipses import Axes, Dense, Ellipses
@@ -35,7 +34,7 @@ from ppl_gen.story import Story, observations
 ENOUGH = 100_000
 # What a thread holds of some rows, in numbers: few enough for a cache, and so many that threads
 # seldom meet at the interpreter's lock.
-NUMBERS = 2**20
+NUMBERS = 3 * 2**18
 
 
 class MixtureStory(Story):
@@ -125,7 +124,7 @@ class MixtureStory(Story):
             table = expectation(y, weights, components, losses=self.open_ended)
             return {**table, "log_likelihood": table["log_likelihood"] - log_volume.sum()}
 
-        return reduce(added, self._chunks(of_rows, x))
+        return total(of_rows, added, *self._divided(x))
 
     def maximise(self, statistics: Mapping[str, Tensor]) -> None:
         """The M-step: centre the posterior on the maximum of the likelihood.
@@ -277,10 +276,10 @@ class MixtureStory(Story):
             y, log_volume = self._standardised(x, part)
             return of(joint_density(y, weights, components), log_volume)
 
-        return torch.cat(list(self._chunks(of_rows, x)))
+        return torch.cat(list(in_chunks(of_rows, *self._divided(x))))
 
-    def _chunks(self, work: Callable[[slice], Found], x: Tensor) -> Iterator[Found]:
-        """What ``work`` gives for some rows of ``x`` after the other, one empty slice of none."""
+    def _divided(self, x: Tensor) -> tuple[int, int, torch.device]:
+        """How many rows to take, how many at a time, and where; one empty slice of none."""
         (features,), size = self.shape, max(1, len(x)) if x.dim() else 1
         held = features + 1
         if self.form.products and self.missing:
@@ -290,7 +289,7 @@ class MixtureStory(Story):
         rows = max(1, NUMBERS // int(held + 6 * self.components))
         # Long vectors that begin a power of two apart would drive each other out of the cache.
         rows = (rows // 8 | 1) * 8 if rows > 8 else rows
-        return in_chunks(work, size, rows, self.center.device)
+        return size, rows, self.center.device
 
     def _standardised(self, x: Tensor, part: slice) -> tuple[Tensor, Tensor]:
         """Some rows in units of the spread, ``(n, D)``, and the log-volume of these, ``(n,)``."""

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ppl_gen.chunks import in_chunks
+from ppl_gen.chunks import in_chunks, total
 from ppl_gen.ellipses import Axes, Dense, Ellipses
 from ppl_gen.errors import StoryError
 from ppl_gen.mixtures import added, expectation, joint_density
@@ -220,3 +220,14 @@ def test_chunks_come_in_their_order_and_without_gradients(threads: int) -> None:
     assert [len(f) for f in found] == [3, 3, 3, 1]
     assert torch.equal(torch.cat(found), 2 * torch.arange(10.0))
     assert not any(f.requires_grad for f in found)
+
+
+def test_a_sum_has_every_row_once_and_the_same_bits_whatever_the_threads() -> None:
+    x = torch.randn(10_007)
+    found = []
+    for threads in (1, 2, 5):
+        with _threads(threads):
+            found.append(total(lambda part: x[part].sum(), torch.add, len(x), 31, CPU))
+            assert total(lambda part: part.stop - part.start, int.__add__, 10_007, 31, CPU) == 10_007
+    assert all(torch.equal(found[0], other) for other in found)
+    assert_close(found[0], x.sum())
