@@ -123,9 +123,11 @@ class Dense:
         white = inverse.to(x).flatten(0, -3)
         # Near the centres, so that what is subtracted is not much larger than what is left.
         origin = loc.detach().mean(0)
+        # What is subtracted is one more column of the product, beside a feature that is always 1.
+        maps = torch.cat([white, -_times(white, loc - origin).unsqueeze(-1)], -1)
         # Rows come last, one beside the other: what follows is done to many of them at once.
-        rows = white.flatten(0, 1) @ (x - origin).mT.contiguous()
-        rest = rows.unflatten(0, white.shape[:2]) - _times(white, loc - origin).unsqueeze(-1)
+        rows = torch.cat([(x - origin).mT, x.new_ones(1, len(x))])
+        rest = (maps.flatten(0, 1) @ rows).unflatten(0, white.shape[:2])
         return rest.square().sum(1).mT, log_det.to(x).flatten()
 
     def moments(self, difference: Tensor, seen: Tensor | None) -> Moments:
