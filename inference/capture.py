@@ -32,6 +32,8 @@ SAVED_A_BYTE = 1e-10
 # How far compiled results may be from those of eager Pyro, as a share of their own size: single
 # precision, summed in another order.
 AGREEMENT = 1e-3
+# Or how many times as far as rounding alone was seen to take them, where that is further.
+ROUNDED = 10.0
 
 
 @dataclass
@@ -138,11 +140,14 @@ class Captured:
                 begun.restore()
             with Bytes() as counted:
                 found = _without_assumed(graph := self._graph_of(shape), graph(*inputs))
-            _hold(wanted, found, _loosest() if shape.compiled else 1e-5)
+            if shape.compiled:
+                _hold(wanted, found, _loosest(), self._nudged(graph, begun, *inputs))
+            else:
+                _hold(wanted, found, 1e-5)
             ended.hold()
             if self._pays(uses, shape.plain, counted.total):
                 begun.restore()
-                self._compile(shape, wanted, ended, *inputs)
+                self._compile(shape, wanted, begun, ended, *inputs)
         except Uncapturable as error:
             self._give_up(f"the program {error}")
         except Exception as error:
@@ -175,18 +180,38 @@ class Captured:
         return self.how == "auto" and uses * saved > COMPILING
 
     def _compile(
-        self, shape: _Shape, wanted: tuple[Tensor, ...], ended: _Moment, *inputs: Tensor
+        self,
+        shape: _Shape,
+        wanted: tuple[Tensor, ...],
+        begun: _Moment,
+        ended: _Moment,
+        *inputs: Tensor,
     ) -> None:
         """Put machine code in the place of a graph, if it gives the same and leaves the same."""
         assert shape.plain is not None
         try:
             compiled = shape.plain.compiled(*inputs)
-            _hold(wanted, _without_assumed(compiled, compiled(*inputs)), _loosest())
+            found = _without_assumed(compiled, compiled(*inputs))
+            _hold(wanted, found, _loosest(), self._nudged(compiled, begun, *inputs))
             ended.hold()
         except Uncapturable as error:
             logger.warning("compile: the graph runs as it is, since it %s", error)
         else:
             shape.plain, shape.compiled = compiled, True
+
+    def _nudged(
+        self, graph: Graph, begun: _Moment, *inputs: Tensor
+    ) -> Callable[[], tuple[Tensor, ...]]:
+        """What the graph gives from the same start where every number is off by some roundings."""
+
+        def outputs() -> tuple[Tensor, ...]:
+            now = _Moment(self.written)
+            begun.restore()
+            found = _without_assumed(graph, graph.nudged(*inputs))
+            now.restore()
+            return found
+
+        return outputs
 
     def _give_up(self, reason: str) -> None:
         self.reason = reason
@@ -220,23 +245,42 @@ def _without_assumed(graph: Graph, outputs: tuple[Tensor, ...]) -> tuple[Tensor,
     return outputs[:-1] if graph.assumed else outputs
 
 
-def _hold(wanted: Sequence[Tensor], found: Sequence[Tensor], share: float) -> None:
+def _hold(
+    wanted: Sequence[Tensor],
+    found: Sequence[Tensor],
+    share: float,
+    nudged: Callable[[], Sequence[Tensor]] | None = None,
+) -> None:
     """Refuse if tensors are further apart than a share of their size.
 
     What is small beside the largest of them may be off by a share of that, a thousand times less:
-    a gradient that is zero but for rounding has no digits to agree in.
+    a gradient that is zero but for rounding has no digits to agree in. Near the end of a climb the
+    whole gradient may be little but rounding: then what was wanted is moved as far by a few
+    roundings of the numbers it is made of, and it may be off by as much.
+
+    Args:
+        wanted: How the tensors should be.
+        found: How they are.
+        share: How far they may be apart.
+        nudged: Gives how they are when what they are made of is off by some roundings.
     """
     if len(wanted) != len(found):
         raise Uncapturable("gives other results as a graph")
     sizes = [float(value.double().nan_to_num().norm()) for value in wanted]
     least = 1e-3 * max(sizes, default=0.0)
-    for value, other, size in zip(wanted, found, sizes, strict=True):
+    for i, (value, other, size) in enumerate(zip(wanted, found, sizes, strict=True)):
         alike = value.shape == other.shape and value.dtype == other.dtype
         if not alike or not torch.equal(value.isfinite(), other.isfinite()):
             raise Uncapturable("gives other results as a graph")
-        away = float((value.double() - other.double()).nan_to_num().norm())
-        if away > share * max(size, least):
+        away = _distance(value, other)
+        if away <= share * max(size, least):
+            continue
+        if nudged is None or away > ROUNDED * _distance(value, nudged()[i]):
             raise Uncapturable(f"gives results as a graph that are off by {away:.1e} of {size:.1e}")
+
+
+def _distance(value: Tensor, other: Tensor) -> float:
+    return float((value.double() - other.double()).nan_to_num().norm())
 
 
 def _loosest() -> float:

@@ -14,12 +14,15 @@ from torch import Tensor, fx
 from torch._ops import OpOverload
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from ppl_gen.inference.rewriting import changes_or_draws, rewritten
 from ppl_gen.inference.watch import Uncapturable, Watch
 
 Function = Callable[..., tuple[Tensor, ...]]
 
 aten = torch.ops.aten
 
+# Roundings by which numbers are moved to see what rounding does.
+NUDGE = 8
 # Give the tensor itself, once there is no autograd to hide it from.
 _SAME = (aten.detach.default, aten.alias.default)
 
@@ -56,8 +59,26 @@ class Graph:
         graph = fx.Graph()
         output: Any = graph.graph_copy(self.module.graph, {})
         graph.output(output[:-1] if self.assumed else output)
-        graph.eliminate_dead_code(_changes_or_draws)
+        graph.eliminate_dead_code(changes_or_draws)
         return Graph(fx.GraphModule(self.module, graph), self.outer, False)
+
+    def nudged(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The outputs of numbers that are off by a few roundings each, by the graph's own code.
+
+        How far they are from :meth:`__call__`'s is how far rounding alone takes them. Nothing is
+        changed in place.
+        """
+        noise = torch.Generator().manual_seed(0)
+
+        def near(tensor: Tensor) -> Tensor:
+            if not tensor.is_floating_point():
+                return tensor.clone()
+            off = NUDGE * torch.finfo(tensor.dtype).eps
+            off = off * (2 * torch.rand(tensor.shape, generator=noise) - 1)
+            return tensor.detach() * (1 + off.to(tensor.device, torch.double)).to(tensor.dtype)
+
+        with torch.no_grad():
+            return _bound(self.module)(*map(near, (*self.outer, *inputs)))
 
     def compiled(self, *inputs: Tensor) -> Graph:
         """The same as machine code for inputs of these shapes, made by torch's Inductor.
@@ -73,7 +94,7 @@ class Graph:
             with torch.no_grad(), warnings.catch_warnings(), config.patch(options):
                 warnings.simplefilter("ignore")
                 run = standalone_compile(
-                    self.module,
+                    rewritten(self.module),
                     [t.detach() for t in (*self.outer, *inputs)],
                     dynamic_shapes="from_example_inputs",
                 )
@@ -110,7 +131,7 @@ def trace(function: Function, *inputs: Tensor) -> Graph:
         if node.target in _SAME:
             node.replace_all_uses_with(node.args[0])
     outer = _lift(module)
-    module.graph.eliminate_dead_code(_changes_or_draws)
+    module.graph.eliminate_dead_code(changes_or_draws)
     module.graph.lint()
     module.recompile()
     return Graph(module, outer, bool(watch.assumed))
@@ -162,16 +183,6 @@ def _is_constant(node: fx.Node) -> bool:
         user.target in (aten.lift_fresh_copy.default, aten.lift_fresh.default)
         for user in node.users
     )
-
-
-def _changes_or_draws(node: fx.Node) -> bool:
-    """Whether it has an effect beside its result: it writes in place, or uses up random numbers."""
-    if node.op in ("placeholder", "output"):
-        return True
-    target = node.target
-    if not isinstance(target, OpOverload):
-        return False
-    return target._schema.is_mutable or torch.Tag.nondeterministic_seeded in target.tags
 
 
 def _refuse_open_shapes(node: fx.Node) -> None:

@@ -120,14 +120,14 @@ class Dense:
             The distances, ``(N, K)``, and half the log-determinants, ``(K,)``.
         """
         inverse, log_det = self.whitening()
-        white = inverse.to(x).flatten(0, -3)
+        white = inverse.to(x).flatten(0, -3).expand(len(loc), -1, -1)
         # Near the centres, so that what is subtracted is not much larger than what is left.
         origin = loc.detach().mean(0)
         # What is subtracted is one more column of the product, beside a feature that is always 1.
         maps = torch.cat([white, -_times(white, loc - origin).unsqueeze(-1)], -1)
         # Rows come last, one beside the other: what follows is done to many of them at once.
         rows = torch.cat([(x - origin).mT, x.new_ones(1, len(x))])
-        rest = (maps.flatten(0, 1) @ rows).unflatten(0, white.shape[:2])
+        rest = (maps.flatten(0, 1) @ rows).unflatten(0, loc.shape)
         return rest.square().sum(1).mT, log_det.to(x).flatten()
 
     def moments(self, difference: Tensor, seen: Tensor | None) -> Moments:
