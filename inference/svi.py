@@ -86,6 +86,7 @@ class GradientAscent(Training):
             self.update.prepare(self.gradient.parameters)
             self.update.set_rate(rate)
             self.update(self.gradient.used(rows, *weights), gradients)
+            del gradients  # the next ones take their place in memory, and in the cache
             self.steps += 1
             mean.add(figures, len(rows))
         self.pair.train(False)
