@@ -68,6 +68,19 @@ def _multiplied(node: Any) -> fx.Node | None:
     return node.graph.call_function(aten.mul.Tensor, node.args) if outer else None
 
 
+def _apart(node: Any) -> fx.Node | None:
+    """A product of matrices and a row that is added: the sum goes into the operation that follows.
+
+    Written as a difference, since Inductor puts product and sum together again.
+    """
+    row, *factors = node.args
+    if node.kwargs or row.meta["val"].dim() != 1 or node.meta["val"].device.type != "cpu":
+        return None
+    call = node.graph.call_function
+    product = call(aten.mm.default, tuple(factors))
+    return call(aten.sub.Tensor, (product, call(aten.neg.default, (row,))))
+
+
 def _numbered(node: Any) -> fx.Node | None:
     """Entries chosen by truth values that are always the same, such as those below a diagonal."""
     first, indices, *others = node.args
@@ -104,6 +117,7 @@ def _constant(node: Any) -> Any:
 _RULES: dict[Any, Callable[[Any], fx.Node | None]] = {
     aten.linalg_solve_triangular.default: _inverted,
     aten.bmm.default: _multiplied,
+    aten.addmm.default: _apart,
     aten.index.Tensor: _numbered,
     aten.index_put.default: _numbered,
     aten.index_put_.default: _numbered,

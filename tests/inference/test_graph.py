@@ -77,6 +77,20 @@ def test_products_of_a_column_and_a_row_are_multiplied() -> None:
     assert aten.bmm.default in called
 
 
+def test_a_row_is_added_after_the_product() -> None:
+    row, left, right = torch.randn(4), torch.randn(50, 3), torch.randn(3, 4)
+    called, found = quicker(torch.addmm, row, left, right)
+    assert aten.addmm.default not in called
+    assert_close(found, torch.addmm(row, left, right))
+
+    matrix = torch.randn(50, 4)
+    for options in ({}, {"alpha": 2.0}, {"beta": 0.0}):
+        first = row if options else matrix
+        called, found = quicker(lambda *g: torch.addmm(*g, **options), first, left, right)  # noqa: B023
+        assert aten.addmm.default in called
+        assert_close(found, torch.addmm(first, left, right, **options))
+
+
 def test_entries_below_a_diagonal_are_numbered() -> None:
     transform, vector = CorrCholeskyTransform(), torch.randn(7, 6)
     called, found = quicker(lambda v: transform(v), vector)
