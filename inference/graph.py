@@ -74,8 +74,8 @@ class Graph:
             if not tensor.is_floating_point():
                 return tensor.clone()
             off = NUDGE * torch.finfo(tensor.dtype).eps
-            off = off * (2 * torch.rand(tensor.shape, generator=noise) - 1)
-            return tensor.detach() * (1 + off.to(tensor.device, torch.double)).to(tensor.dtype)
+            factor = torch.rand(tensor.shape, generator=noise, dtype=tensor.dtype)
+            return factor.mul_(2 * off).add_(1 - off).to(tensor.device).mul_(tensor.detach())
 
         with torch.no_grad():
             return _bound(self.module)(*map(near, (*self.outer, *inputs)))

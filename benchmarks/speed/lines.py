@@ -38,13 +38,18 @@ class Line:
     note: str = ""
 
     @property
+    def short(self) -> bool:
+        """Whether it was measured, and not met."""
+        return self.ratio is not None and self.bar is not None and self.ratio > self.bar
+
+    @property
     def verdict(self) -> str:
         """Whether the bar is met, in words."""
         if self.ratio is None:
             return self.note
         if self.bar is None:
             return f"shown; {self.note}" if self.note else "shown"
-        met = "met" if self.ratio <= self.bar else "**not met**"
+        met = "**not met**" if self.short else "met"
         return f"{met}; {self.note}" if self.note else met
 
     @property

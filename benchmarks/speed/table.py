@@ -9,6 +9,7 @@ from pathlib import Path
 
 from benchmarks.speed import machine
 from benchmarks.speed.lines import Line
+from benchmarks.speed.reasons import reasons
 
 BEGIN, END = "<!-- speed: begin -->", "<!-- speed: end -->"
 HEAD = (
@@ -44,8 +45,15 @@ def section(lines: Sequence[Line], effort: str, load: str = "") -> str:
             f"- versions: {machine.versions()}",
             "",
             table(lines),
+            *_missed(lines),
         )
     )
+
+
+def _missed(lines: Sequence[Line]) -> list[str]:
+    if not (found := reasons(lines)):
+        return []
+    return ["", "Where a bar is not met:", "", *(f"- {reason}" for reason in found)]
 
 
 def replaced(text: str, content: str) -> str:

@@ -105,6 +105,21 @@ def test_the_table_has_a_cell_for_each_of_its_heads() -> None:
     assert {row.count("|") for row in rows} == {rows[0].count("|")}
 
 
+def test_what_falls_short_has_its_reason_below_the_table() -> None:
+    work = "VAE step, batch 64"
+    missed, met, unknown = (
+        Line(work, "NumPyro, jitted epoch", 1.1, 1.0, 1.2, bar=0.9),
+        Line(work, "Pyro's stock loop", 0.2, 0.2, 0.2, bar=0.3),
+        Line("another", "peer", 2.0, 2.0, 2.0, bar=1.0),
+    )
+    text = table.section([missed, met, unknown], "1 round")
+    _, below = text.split("Where a bar is not met:")
+    assert f"- {work}, against NumPyro, jitted epoch: Nearly all" in below
+    assert "stock loop:" not in below
+    assert "- another, against peer: not looked into yet." in below
+    assert "Where" not in table.section([met], "1 round")
+
+
 def test_the_section_is_replaced_whole_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "RESULTS.md"
     path.write_text("# Results\n\nbefore\n")
