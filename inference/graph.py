@@ -62,13 +62,16 @@ class Graph:
         graph.eliminate_dead_code(changes_or_draws)
         return Graph(fx.GraphModule(self.module, graph), self.outer, False)
 
-    def nudged(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+    def nudged(self, noise: torch.Generator, *inputs: Tensor) -> tuple[Tensor, ...]:
         """The outputs of numbers that are off by a few roundings each, by the graph's own code.
 
         How far they are from :meth:`__call__`'s is how far rounding alone takes them. Nothing is
         changed in place.
+
+        Args:
+            noise: Says how far each number is off.
+            *inputs: As of :meth:`__call__`.
         """
-        noise = torch.Generator().manual_seed(0)
 
         def near(tensor: Tensor) -> Tensor:
             if not tensor.is_floating_point():

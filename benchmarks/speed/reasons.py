@@ -15,7 +15,8 @@ REASONS: dict[tuple[str, str], str] = {
         "that is not finite stops the fit before it spoils a weight. Tried, with gain: biases "
         "added after the products (5 %), gradients let go before the next are made (3 %). Tried, "
         "without: huge pages, other settings of the allocator, threads bound to cores. oneDNN's "
-        "products were up to a third faster than MKL's in one shape of three and as much slower in another."
+        "products were up to a third faster than MKL's in one shape of three and as much slower "
+        "in another."
     ),
     ("VAE step", "Pyro's stock loop"): (
         "The loop's overhead is some 5 ms whatever the batch; with two cores' products as fast as "
