@@ -78,7 +78,7 @@ class Fix(Messenger):
                 # Computed again from other sites, its point may differ in the last bit, which would
                 # make the density of the value it gave before 0.
                 batch = value.shape[: value.dim() - law.event_dim]
-                density = torch.as_tensor(law.log_density).expand(batch)
+                density: Any = torch.as_tensor(law.log_density).expand(batch)
                 msg["fn"] = Delta(value, density, event_dim=law.event_dim)
 
 

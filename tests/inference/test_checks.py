@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -298,6 +299,6 @@ def test_a_point_that_is_computed_again_has_the_density_it_had() -> None:
 
     trace = poutine.trace(Fix({"loc": drawn}, at_once=True)(guide)).get_trace()
 
-    node = trace.nodes["loc"]
+    node: Any = trace.nodes["loc"]
     assert torch.equal(node["value"], drawn)
     assert node["fn"].log_prob(node["value"]).item() == 0.5
