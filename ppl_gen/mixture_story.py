@@ -124,7 +124,10 @@ class MixtureStory(Story):
             table = expectation(y, weights, components, losses=self.open_ended)
             return {**table, "log_likelihood": table["log_likelihood"] - log_volume.sum()}
 
-        return total(of_rows, added, *self._divided(x))
+        table = total(of_rows, added, *self._divided(x))
+        if not table["log_likelihood"].isfinite():
+            self._checked(x)
+        return table
 
     def maximise(self, statistics: Mapping[str, Tensor]) -> None:
         """The M-step: centre the posterior on the maximum of the likelihood.
@@ -269,7 +272,7 @@ class MixtureStory(Story):
 
     def _of_joint(self, x: Any, of: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Of log-densities with each component, ``(N, K)``, and the log-volumes of their units."""
-        x = x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x))
+        x = self._checked(x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x)))
         weights, components = self._law()
 
         def of_rows(part: slice) -> Tensor:
@@ -293,21 +296,21 @@ class MixtureStory(Story):
 
     def _standardised(self, x: Tensor, part: slice) -> tuple[Tensor, Tensor]:
         """Some rows in units of the spread, ``(n, D)``, and the log-volume of these, ``(n,)``."""
-        exact = self._checked(x[part].to(self.center.device), part.start).double()
+        exact = observations(x[part], self.shape).to(self.center)
         y = (exact - self.center).div_(self.spread)
         log_spread = self.spread.log()
         if self.missing:
             return y, torch.where(y.isnan(), 0.0, log_spread).sum(-1)
         return y, log_spread.sum().expand(len(y))
 
-    def _checked(self, x: Tensor, first: int = 0) -> Tensor:
-        """Rows from the ``first`` on, once they can be scored."""
+    def _checked(self, x: Tensor) -> Tensor:
+        """Rows once they can be scored."""
         x = observations(x, self.shape)
         # A sum takes a fraction of the time of looking at every value, and is seldom not finite.
-        refuse_if(~x.sum().isfinite(), lambda: self._not_finite(x, first))
+        refuse_if(~x.sum().isfinite(), lambda: self._not_finite(x))
         return x
 
-    def _not_finite(self, x: Tensor, first: int) -> StoryError | None:
+    def _not_finite(self, x: Tensor) -> StoryError | None:
         wrong = x.isinf() if self.missing else ~x.isfinite()
         if not wrong.any():
             return None
@@ -317,7 +320,7 @@ class MixtureStory(Story):
             remedy += "; if NaN stands for a missing value, give the story missing='integrate'"
         return StoryError(
             f"every value must be {'finite or missing' if self.missing else 'finite'}, got "
-            f"{x[row, column].item()} in row {first + row}, feature {column}: {remedy}"
+            f"{x[row, column].item()} in row {row}, feature {column}: {remedy}"
         )
 
     def _free(self) -> int:

@@ -55,9 +55,13 @@ class Quadratics:
         if not self.dense:
             torch.mul(y, y, out=phi[1 + self.features :])
             return phi
-        lengths = [1 + self.features, *range(self.features, 0, -1)]
-        for i, (one, products) in enumerate(zip(y, phi.split(lengths)[1:], strict=True)):
-            torch.mul(y[i:], one, out=products)
+        # Products of features so far apart, around a circle of them, for all distances at once.
+        near, half = (self.features + 1) // 2, self.features // 2
+        around = torch.cat([y, y[:half]]).unfold(0, self.features, 1)[:near].mT
+        first, last = phi[1 + self.features :].tensor_split([near * self.features])
+        torch.mul(around, y, out=first.unflatten(0, (near, self.features)))
+        if len(last):
+            torch.mul(y[:half], y[half:], out=last)
         return phi
 
     def distance(self, phi: Tensor) -> Tensor:
@@ -110,8 +114,9 @@ def unpacked(entries: Tensor, size: int) -> Tensor:
 
 
 def _pairs(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    row, column = torch.triu_indices(size, size, device=device)
-    return row, column
+    """Every pair of features once: all that are the same, then one apart, and so on, in a circle."""
+    entry = torch.arange(size * (size + 1) // 2, device=device)
+    return entry % size, (entry + entry // size) % size
 
 
 def _times(matrix: Tensor, vector: Tensor) -> Tensor:
