@@ -114,7 +114,7 @@ def unpacked(entries: Tensor, size: int) -> Tensor:
 
 
 def _pairs(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Every pair of features once: all that are the same, then one apart, and so on, in a circle."""
+    """Every pair of features once: the same, then one apart, and so on, in a circle."""
     entry = torch.arange(size * (size + 1) // 2, device=device)
     return entry % size, (entry + entry // size) % size
 

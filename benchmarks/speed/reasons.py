@@ -41,15 +41,16 @@ REASONS: dict[tuple[str, str], str] = {
         "Tried, with gain: rows last, what centres subtract as a column of the product."
     ),
     ("GMM by EM: 1,000,000 rows of 16", ""): (
-        "Two thin products of 10 by 153 by rows are two thirds of a pass, at 25 of a core's some 55 "
-        "double-precision GFLOP/s, and 8 steps are 9 passes. Two threads take 0.7 of the time of "
-        "one, not half: they share the cache, and meet at the interpreter's lock for each of some "
-        "60 operations a chunk. Tried, with gain: products of features in two operations and data "
-        "looked at once a pass (0.33 to 0.27 s a pass), chunks that fit the cache, each thread "
-        "adding up runs of them. Tried, without: rows first, features of single precision "
-        "(likelihoods that fall), settings of the allocator. Not done, since they would not reach "
-        "it either: 12 rows in place of 10, for which MKL is a tenth faster; OpenBLAS's products "
-        "by way of NumPy, of which one is a third faster and the other not."
+        "Two thin products of 10 by 153 by rows are two thirds of a pass, at half the rate of "
+        "square ones (25 and 48 GFLOP/s a core, double precision), and 8 steps are 9 passes. Two "
+        "threads take 0.7 of the time of one, not half: they share the cache, and meet at the "
+        "interpreter's lock for each of some 60 operations a chunk. Tried, with gain: products of "
+        "features in two operations and data looked at once a pass (0.33 to 0.27 s a pass), "
+        "chunks that fit the cache, each thread adding up runs of them. Tried, without: rows "
+        "first, features of single precision (likelihoods that fall), settings of the allocator. "
+        "Not done, since they would not reach it either: 12 rows in place of 10, for which MKL is "
+        "a tenth faster; OpenBLAS's products by way of NumPy, of which one is a third faster and "
+        "the other not."
     ),
 }
 
