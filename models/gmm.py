@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 import pyro
 import pyro.distributions as dist
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from ppl_gen import mixture_priors as priors
 from ppl_gen import networks
 from ppl_gen.autoguides import Globals, InUnits
-from ppl_gen.component import whole, whole_sizes
+from ppl_gen.component import choice, positive, whole, whole_sizes
 from ppl_gen.covariances import form
 from ppl_gen.ellipses import Assigned, Mixture
-from ppl_gen.mixture_priors import DfPrior, LocPrior, ScalePrior, positive
+from ppl_gen.mixture_priors import DfPrior, LocPrior, ScalePrior
 from ppl_gen.mixture_story import MixtureStory
 from ppl_gen.mixtures import FIRST_DF, Maximum
 
@@ -127,10 +127,10 @@ class GMM(MixtureStory):
         (features,) = self.shape
         self.open_ended = components == "auto"
         self.components = whole("most", most) if self.open_ended else _number(components)
-        self.tied = _choice("covariance", covariance, CovarianceKind) == "tied"
-        self.heavy = _choice("law", law, Law) == "student-t"
-        self.assignment = _choice("assignment", assignment, Assignment)
-        self.missing = _choice("missing", missing, Missing) == "integrate"
+        self.tied = choice("covariance", covariance, CovarianceKind) == "tied"
+        self.heavy = choice("law", law, Law) == "student-t"
+        self.assignment = choice("assignment", assignment, Assignment)
+        self.missing = choice("missing", missing, Missing) == "integrate"
         self.counts_priors = posterior != "ml"
         self.concentration = positive("concentration", concentration)
         self.floor = positive("floor", floor)
@@ -264,9 +264,3 @@ def _number(components: Any) -> int:
     if isinstance(components, str):
         raise ValueError(f"components must be a whole number or 'auto', got {components!r}")
     return whole("components", components)
-
-
-def _choice(name: str, value: Any, options: Any) -> Any:
-    if value not in get_args(options):
-        raise ValueError(f"{name} must be one of {', '.join(get_args(options))}, got {value!r}")
-    return value

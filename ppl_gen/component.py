@@ -9,7 +9,7 @@ import inspect
 import numbers
 import operator
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from torch import nn
 
@@ -165,6 +165,31 @@ def whole_sizes(name: str, values: Sequence[int], least: int = 1) -> tuple[int, 
     if len(values) < least:
         raise ValueError(f"{name} must hold at least {least} size(s), got {tuple(values)}")
     return tuple(whole(f"each size of {name}", value) for value in values)
+
+
+def positive(name: str, value: Any) -> float:
+    """The value as a number above 0.
+
+    Raises:
+        TypeError: If it is not a number.
+        ValueError: If it is not positive and finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{name} must be positive, got {value}")
+    return float(value)
+
+
+def choice(name: str, value: Any, options: Any) -> Any:
+    """The value, once it is one of the options of a ``Literal``.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if value not in get_args(options):
+        raise ValueError(f"{name} must be one of {', '.join(get_args(options))}, got {value!r}")
+    return value
 
 
 def _renewed(value: Any) -> Any:

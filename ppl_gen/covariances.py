@@ -11,9 +11,9 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from ppl_gen.component import built
+from ppl_gen.component import built, positive
 from ppl_gen.ellipses import Axes, Dense
-from ppl_gen.mixture_priors import SCALE_PRIORS, ScalePrior, part, positive
+from ppl_gen.mixture_priors import SCALE_PRIORS, ScalePrior, part
 from ppl_gen.wishart import Wishart
 
 # Shift, factor and the logarithm of the change of volume, from units of the spread to the data's.

@@ -9,7 +9,7 @@ import pyro.distributions as dist
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
-from ppl_gen.component import Component, built
+from ppl_gen.component import Component, built, positive
 
 
 class LocPrior(Component, ABC):
@@ -189,17 +189,3 @@ def part(spec: Any, table: dict[str, Any], noun: str) -> Any:
         TypeError: If ``spec`` is neither a string nor a module.
     """
     return spec if isinstance(spec, nn.Module) else built(spec, table, noun)
-
-
-def positive(name: str, value: Any) -> float:
-    """The value as a number above 0.
-
-    Raises:
-        TypeError: If it is not a number.
-        ValueError: If it is not positive and finite.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    if not 0 < value < float("inf"):
-        raise ValueError(f"{name} must be positive, got {value}")
-    return float(value)

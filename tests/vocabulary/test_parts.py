@@ -75,7 +75,7 @@ def test_numbers_of_numpy_are_remembered_as_plain_numbers() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("flower", "prior must be one of standard-normal, mixture, got 'flower'"),
+        ("flower", f"prior must be one of {', '.join(PRIORS)}, got 'flower'"),
         ("mixture(5)", "every argument needs its name"),
         ("mixture(components=2)(components=3)", "nothing may follow the closing bracket"),
         ("mixture(components=", "prior must be a name or name"),

@@ -1,30 +1,92 @@
 """Priors."""
 
-import pyro
+import math
+import re
+
 import pyro.distributions as dist
 import pytest
 import torch
 from torch.testing import assert_close
 
+from ppl_gen import laws
 from ppl_gen.posteriors import DiagonalNormal
-from ppl_gen.priors import PRIORS, MixturePrior, StandardNormal, prior
+from ppl_gen.priors import PRIORS, MixturePrior, Prior, StandardNormal, prior
+from ppl_gen.testing import PriorContract, check_density
+
+SPECS = [
+    *PRIORS,
+    "normal(scale=0.5, learned=False)",
+    *(
+        f"{name}(radius={radius!r}, scale=0.7, learned=True)"
+        for name in ("laplace", "student-t", "cauchy", "logistic")
+        for radius in ("own", "shared")
+    ),
+]
 
 
-@pytest.mark.parametrize("name", PRIORS)
-def test_a_prior_is_one_law_of_the_whole_code(name: str) -> None:
-    law = prior(name, 3)()
-    assert law.batch_shape == ()
-    assert law.event_shape == (3,)
+def shaken(module: Prior) -> Prior:
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    return module
 
 
-@pytest.mark.parametrize("name", PRIORS)
-def test_a_plate_repeats_a_prior_for_each_observation(name: str) -> None:
-    with pyro.plate("draws", 5, dim=-2), pyro.plate("observations", 4):
-        assert pyro.sample("z", prior(name, 3)()).shape == (5, 4, 3)
+class TestEveryPrior(PriorContract):
+    @pytest.fixture(params=[(spec, size) for spec in SPECS for size in (1, 2, 5)], ids=str)
+    def prior(self, request: pytest.FixtureRequest) -> Prior:
+        return shaken(prior(*request.param))
+
+
+@pytest.mark.parametrize("radius", ["own", "shared"])
+@pytest.mark.parametrize("name", ["laplace", "student-t", "cauchy", "logistic"])
+def test_one_feature_has_one_radius(name: str, radius: str) -> None:
+    """Of one feature both are the same law."""
+    z = torch.linspace(-4, 4, 17).unsqueeze(-1) + 0.1
+    own = prior(f"{name}(radius='own', scale=0.7)", 1)()
+    assert_close(prior(f"{name}(radius={radius!r}, scale=0.7)", 1)().log_prob(z), own.log_prob(z))
+
+
+@pytest.mark.parametrize("name", ["laplace", "student-t", "cauchy", "logistic"])
+def test_a_shared_radius_is_the_same_in_all_directions(name: str) -> None:
+    law = prior(f"{name}(radius='shared')", 3)()
+    axis, diagonal = torch.tensor([4.0, 0, 0]), torch.full((3,), 4 / math.sqrt(3))
+    assert_close(law.log_prob(axis), law.log_prob(diagonal))
+    own = prior(name, 3)()
+    assert (own.log_prob(axis) - own.log_prob(diagonal)).abs() > 0.1
+
+
+def test_a_radius_is_logistic_by_its_integral() -> None:
+    """The closed form of the constant, by numbers."""
+    radius = torch.linspace(1e-4, 60, 600_001, dtype=torch.double)
+    for features in (1, 2, 3, 4, 9):
+        law = laws.LogisticRadius(torch.ones((), dtype=torch.double), features)
+        assert_close(
+            torch.trapezoid(law.log_prob(radius).exp(), radius).item(), 1.0, rtol=0, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize(("nats", "scale"), [(0.05, 1.0), (-0.05, 1.0), (0.0, 1.05), (0.0, 0.95)])
+def test_a_density_that_is_not_that_of_the_draws_is_found(nats: float, scale: float) -> None:
+    check_density(Off(0.0, 1.0))
+    with pytest.raises(AssertionError, match="the density must be that of the draws, but"):
+        check_density(Off(nats, scale))
+
+
+class Off(torch.distributions.Normal):
+    """Planted: a density that is too high by so many nats, or of another scale than the draws."""
+
+    def __init__(self, nats: float, scale: float) -> None:
+        super().__init__(torch.zeros(2), torch.ones(2))
+        self.nats, self.off = nats, scale
+
+    support = torch.distributions.constraints.real_vector
+
+    def log_prob(self, value: torch.Tensor) -> torch.Tensor:
+        law = torch.distributions.Normal(torch.zeros(2), self.off)
+        return law.log_prob(value.float()).sum(-1) + self.nats
 
 
 def test_the_divergence_from_the_standard_normal_has_a_closed_form() -> None:
-    torch.manual_seed(0)
     law = DiagonalNormal(4, 3)(torch.randn(5, 4))
     loc, scale = law.mean, law.stddev
     expected = (loc**2 + scale**2 - 1 - 2 * scale.log()).sum(-1) / 2
@@ -32,7 +94,6 @@ def test_the_divergence_from_the_standard_normal_has_a_closed_form() -> None:
 
 
 def test_a_mixture_is_the_weighted_sum_of_its_normals() -> None:
-    torch.manual_seed(0)
     mixture = MixturePrior(2, components=3)
     with torch.no_grad():
         mixture.logits.copy_(torch.tensor([0.0, 1.0, -1.0]))
@@ -51,10 +112,17 @@ def test_every_part_of_a_mixture_is_learned() -> None:
     assert {name for name, _ in mixture.named_parameters()} == {"logits", "loc", "log_scale"}
 
 
-def test_the_standard_normal_saves_nothing_and_follows_its_module() -> None:
-    part = StandardNormal(3)
+@pytest.mark.parametrize("name", ["standard-normal", "laplace", "student-t", "cauchy", "logistic"])
+def test_what_is_not_learned_saves_nothing_and_follows_its_module(name: str) -> None:
+    part = prior(name, 3)
     assert part.state_dict() == {}
     assert part.double()().sample().dtype == torch.float64
+
+
+def test_scales_are_learned_where_asked_for() -> None:
+    assert [n for n, _ in prior("normal", 3).named_parameters()] == ["log_scale"]
+    assert not list(prior("normal(learned=False)", 3).parameters())
+    assert [n for n, _ in prior("laplace(learned=True)", 3).named_parameters()] == ["log_scale"]
 
 
 def test_a_specification_builds_a_prior_and_a_prior_passes_through() -> None:
@@ -69,7 +137,7 @@ def test_a_prior_of_another_size_than_the_code_is_refused() -> None:
 
 
 def test_what_is_neither_a_name_nor_a_prior_is_refused() -> None:
-    with pytest.raises(TypeError, match="prior must be one of standard-normal, mixture or a part"):
+    with pytest.raises(TypeError, match=r"prior must be one of standard-normal, normal, .* a part"):
         prior(dist.Normal(0.0, 1.0), 2)  # pyright: ignore[reportArgumentType]
 
 
@@ -77,3 +145,16 @@ def test_what_is_neither_a_name_nor_a_prior_is_refused() -> None:
 def test_a_code_has_at_least_one_feature(features: int) -> None:
     with pytest.raises(ValueError, match=f"features must be at least 1, got {features}"):
         StandardNormal(features)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("laplace(radius='both')", "radius must be one of own, shared, got 'both'"),
+        ("laplace(scale=0.0)", "scale must be positive, got 0.0"),
+        ("student-t(df=-1)", "df must be positive, got -1"),
+    ],
+)
+def test_what_a_law_cannot_be_is_refused(spec: str, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        prior(spec, 2)

@@ -1,0 +1,158 @@
+"""Promises that parts of your own can be held to, in pytest or by hand.
+
+A prior of your own keeps them if this passes::
+
+    class TestHeart(PriorContract):
+        @pytest.fixture
+        def prior(self):
+            return Heart(2)
+"""
+
+from __future__ import annotations
+
+import math
+
+import pyro
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, biject_to
+from torch.distributions.constraints import Constraint
+from torch.func import functional_call
+
+from ppl_gen.priors import Prior
+
+# Normal laws that a density is integrated against, and the share of the draws that each is fitted
+# to: together they cover where the draws are.
+PLACES, SHARE = 16, 0.1
+# Standard errors by which an integral may be off: by chance, one in a million is.
+ERRORS = 5.0
+
+
+def check_density(
+    law: Distribution, support: Constraint | None = None, draws: int = 20_000, seed: int = 0
+) -> None:
+    r"""Hold a density against the draws of the same law, in any number of dimensions.
+
+    For a density :math:`g` that is zero wherever :math:`p` is, draws from :math:`p` have
+
+    .. math:: \mathbb{E}_p \left[ g(z) / p(z) \right] = 1
+
+    whatever :math:`g` is. Here they are normal laws, each fitted to draws that are near each other,
+    and their mixture, which covers all. And for every feature, by Stein's identity,
+
+    .. math:: \mathbb{E}_p \left[ \partial_d \log p(z) \right] = 0, \qquad
+        \mathbb{E}_p \left[ (z_d - m_d) \, \partial_d \log p(z) \right] = -1
+
+    If the support is not the whole space, all this is of ``biject_to(support)``'s coordinates. A
+    constant that is wrong by 0.05 nats is found, and a scale that is wrong by 5 %.
+
+    Args:
+        law: Batch shape ``()``, event shape ``(D,)``; its draws continuous.
+        support: Where its draws are; by default its own.
+        draws: How many to hold it against.
+        seed: Of the draws; torch's generator is left as it was.
+
+    Raises:
+        AssertionError: If an integral is off by more than five standard errors, naming where.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        point, log_density, slope = _coordinates(law, draws, support)
+        apart, _, _ = _coordinates(law, max(200, draws // 4), support)
+    if not log_density.isfinite().all():
+        worst = point[~log_density.isfinite()][0].tolist()
+        raise AssertionError(f"every draw must have a finite density, {worst} (unconstrained) not")
+    places = _neighbourhoods(apart)
+    terms = torch.stack([place.log_prob(point) for place in places])
+    ratios = torch.cat([terms, terms.logsumexp(0, keepdim=True) - math.log(len(places))])
+    ratios = (ratios - log_density).exp()
+    mean, error = ratios.mean(1), ratios.std(1) / math.sqrt(draws)
+    for i in ((mean - 1).abs() > ERRORS * error).nonzero()[:, 0].flip(0).tolist():
+        where = "everywhere"
+        if i < len(places):
+            where = f"about {[round(c, 3) for c in places[i].mean.tolist()]}"
+        raise AssertionError(
+            f"the density must be that of the draws, but {where} it is too "
+            f"{'low' if mean[i] > 1 else 'high'} by {abs(mean[i].log().item()):.3f} nats (a "
+            f"standard error is {(error[i] / mean[i]).item():.3f})"
+        )
+    stretch = (point - point.median(0).values) * slope + 1
+    for name, terms in (("place", slope), ("scale", stretch)):
+        off = terms.mean(0).abs() > ERRORS * terms.std(0) / math.sqrt(draws)
+        if off.any():
+            raise AssertionError(
+                f"the density must be that of the draws, but it has another {name} in feature "
+                f"{int(off.nonzero()[0])} (unconstrained)"
+            )
+
+
+class PriorContract:
+    """Tests that a prior has to pass: inherit them, with a fixture ``prior``."""
+
+    def test_it_is_one_law_of_the_whole_code(self, prior: Prior) -> None:
+        law = prior()
+        assert law.batch_shape == (), f"batch shape must be (), got {tuple(law.batch_shape)}"
+        assert law.event_shape == (prior.features,), (
+            f"event shape must be ({prior.features},), got {tuple(law.event_shape)}"
+        )
+
+    def test_a_plate_repeats_it_for_each_observation(self, prior: Prior) -> None:
+        with pyro.plate("draws", 5, dim=-2), pyro.plate("observations", 4):
+            z = pyro.sample("z", prior())
+        assert z.shape == (5, 4, prior.features)
+        assert prior().log_prob(z).shape == (5, 4)
+
+    def test_its_draws_are_in_its_support(self, prior: Prior) -> None:
+        inside = prior.support.check(prior().sample(torch.Size((1000,))))
+        assert inside.all(), "every draw must be in the support"
+
+    def test_it_scores_what_it_draws(self, prior: Prior) -> None:
+        check_density(prior(), prior.support)
+
+    def test_its_gradients_are_those_of_its_density(self, prior: Prior) -> None:
+        prior = prior.double()
+        z = prior().sample(torch.Size((20,)))
+        learned = dict(prior.named_parameters())
+
+        def log_density(z: Tensor, *values: Tensor) -> Tensor:
+            law = functional_call(prior, dict(zip(learned, values, strict=True)), ())
+            return law.log_prob(z)
+
+        inputs = (z, *learned.values())
+        inputs = tuple(value.detach().clone().requires_grad_() for value in inputs)
+        assert torch.autograd.gradcheck(log_density, inputs, atol=1e-4, rtol=1e-3)
+
+    def test_it_can_be_built_again(self, prior: Prior) -> None:
+        again = prior.rebuild()
+        assert type(again) is type(prior)
+        assert again.arguments == prior.arguments
+        assert again.support == prior.support or str(again.support) == str(prior.support)
+
+
+def _coordinates(
+    law: Distribution, count: int, support: Constraint | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draws ``(n, d)`` in the whole space, their log-densities there, and these ones' slopes."""
+    transform = biject_to(support or law.support)
+    with torch.no_grad():
+        value = law.sample(torch.Size((count,)))
+        point = transform.inv(value.double())
+    point.requires_grad_()
+    near = transform(point)
+    log_density = law.log_prob(near.to(value.dtype)).double()
+    log_density = log_density + transform.log_abs_det_jacobian(point, near)
+    (slope,) = torch.autograd.grad(log_density.sum(), point)
+    return point.detach(), log_density.detach(), slope
+
+
+def _neighbourhoods(point: Tensor) -> list[torch.distributions.MultivariateNormal]:
+    """Normal laws, each of the draws nearest to one of them, in units of their quartiles."""
+    lower, upper = (point.quantile(q, 0) for q in (0.25, 0.75))
+    unit = point / (upper - lower)
+    count = max(2 * point.shape[1] + 10, int(SHARE * len(point)))
+    found = []
+    for centre in unit[:PLACES]:
+        nearest = point[(unit - centre).square().sum(1).topk(count, largest=False).indices]
+        covariance = nearest.mT.cov().reshape(point.shape[1], -1)
+        found.append(torch.distributions.MultivariateNormal(nearest.mean(0), covariance))
+    return found
