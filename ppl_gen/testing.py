@@ -111,14 +111,15 @@ class PriorContract:
 
     def test_its_gradients_are_those_of_its_density(self, prior: Prior) -> None:
         prior = prior.double()
-        z = prior().sample(torch.Size((20,)))
+        transform = biject_to(prior.support)
+        point = transform.inv(prior().sample(torch.Size((20,))))
         learned = dict(prior.named_parameters())
 
-        def log_density(z: Tensor, *values: Tensor) -> Tensor:
+        def log_density(point: Tensor, *values: Tensor) -> Tensor:
             law = functional_call(prior, dict(zip(learned, values, strict=True)), ())
-            return law.log_prob(z)
+            return law.log_prob(transform(point))
 
-        inputs = (z, *learned.values())
+        inputs = (point, *learned.values())
         inputs = tuple(value.detach().clone().requires_grad_() for value in inputs)
         assert torch.autograd.gradcheck(log_density, inputs, atol=1e-4, rtol=1e-3)
 

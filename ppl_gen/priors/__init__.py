@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from ppl_gen.component import built
 from ppl_gen.priors.base import Prior
+from ppl_gen.priors.bounded import (
+    Beta,
+    Dirichlet,
+    Gamma,
+    LogisticNormal,
+    StickBreaking,
+    Uniform,
+)
 from ppl_gen.priors.mixtures import MixturePrior
 from ppl_gen.priors.symmetric import (
     Cauchy,
@@ -16,14 +24,20 @@ from ppl_gen.priors.symmetric import (
 
 __all__ = [
     "PRIORS",
+    "Beta",
     "Cauchy",
+    "Dirichlet",
+    "Gamma",
     "Laplace",
     "Logistic",
+    "LogisticNormal",
     "MixturePrior",
     "Normal",
     "Prior",
     "StandardNormal",
+    "StickBreaking",
     "StudentT",
+    "Uniform",
     "prior",
 ]
 
@@ -35,6 +49,12 @@ PRIORS: dict[str, type[Prior]] = {
     "cauchy": Cauchy,
     "logistic": Logistic,
     "mixture": MixturePrior,
+    "uniform": Uniform,
+    "beta": Beta,
+    "gamma": Gamma,
+    "dirichlet": Dirichlet,
+    "logistic-normal": LogisticNormal,
+    "stick-breaking": StickBreaking,
 }
 
 
