@@ -10,6 +10,7 @@ import torch
 from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
+from torch.distributions.constraints import real_vector
 
 from ppl_gen import conditions, likelihoods, networks, posteriors, priors
 from ppl_gen.component import by_name, whole, whole_sizes
@@ -110,7 +111,8 @@ class CVAE(Story):
             else priors.prior(prior, latent)
         )
         self.encoder = JointEncoder(network, [self.shape, size], *layers)
-        self.posterior = posteriors.posterior(posterior, self.encoder.width, latent)
+        support = self.prior.support if isinstance(self.prior, Prior) else real_vector
+        self.posterior = posteriors.posterior(posterior, self.encoder.width, latent, support)
         self.decoder = networks.decoder(
             network, latent + width, self.likelihood.outputs, shape, *layers
         )

@@ -112,7 +112,9 @@ class M2(Story):
         layers = (hidden, activation)
         self.classifier = _Classifier(network, self.shape, classes, *layers)
         self.encoder = JointEncoder(network, [self.shape, (classes,)], *layers)
-        self.posterior = posteriors.posterior(posterior, self.encoder.width, latent)
+        self.posterior = posteriors.posterior(
+            posterior, self.encoder.width, latent, self.prior.support
+        )
         self.decoder = networks.decoder(
             network, latent + classes, self.likelihood.outputs, shape, *layers
         )

@@ -69,7 +69,9 @@ class VAE(Story):
         self.prior = priors.prior(prior, latent)
         self.likelihood = likelihoods.likelihood(likelihood, shape)
         self.encoder = networks.encoder(network, shape, hidden, activation)
-        self.posterior = posteriors.posterior(posterior, self.encoder.width, latent)
+        self.posterior = posteriors.posterior(
+            posterior, self.encoder.width, latent, self.prior.support
+        )
         self.decoder = networks.decoder(
             network, latent, self.likelihood.outputs, shape, hidden, activation
         )

@@ -9,6 +9,8 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
+from torch.distributions import biject_to, constraints
+from torch.distributions.constraints import Constraint
 from torch.nn.functional import softplus
 
 from ppl_gen.component import Component, built, whole
@@ -135,6 +137,37 @@ class Point(Posterior):
         return dist.Delta(self.loc(hidden), event_dim=1)
 
 
+class Constrained(Posterior):
+    r"""A law of another support than the real numbers: one of these, carried there.
+
+    .. math:: z = T(u), \quad u \sim q(u \mid h)
+
+    :math:`T` is what ``biject_to(support)`` gives: positive codes are log-normal, those between
+    bounds logit-normal, and shares of a whole are broken off a stick by logit-normal parts.
+
+    Args:
+        law: The law of :math:`u`, of as many features as :math:`T` takes.
+        support: Where the code lies.
+        features: Size of ``z``.
+
+    Raises:
+        ValueError: If a size is below 1.
+    """
+
+    def __init__(self, law: Posterior, support: Constraint, features: int) -> None:
+        super().__init__(law.inputs, features)
+        self.law = law
+        self.support = support
+
+    def forward(self, hidden: Tensor) -> TorchDistribution:
+        law = self.law(hidden)
+        # It remembers the point it carried: found again from the code, it has fewer digits.
+        transform = biject_to(self.support).with_cache(1)
+        if isinstance(law, dist.Delta):
+            return dist.Delta(transform(law.v), event_dim=1)
+        return dist.TransformedDistribution(law, [transform])
+
+
 POSTERIORS: dict[str, type[Posterior]] = {
     "diagonal": DiagonalNormal,
     "full": FullNormal,
@@ -142,19 +175,39 @@ POSTERIORS: dict[str, type[Posterior]] = {
 }
 
 
-def posterior(spec: str, inputs: int, features: int) -> Posterior:
-    """The posterior that a specification names.
+def posterior(
+    spec: str, inputs: int, features: int, support: Constraint = constraints.real_vector
+) -> Posterior:
+    """The posterior that a specification names, with the support of the prior.
 
     Args:
         spec: A name from ``POSTERIORS``.
         inputs: Size of the hidden features.
         features: Size of the code.
+        support: Where the code lies.
 
     Raises:
-        ValueError: If the specification cannot be read, or a size is below 1.
+        ValueError: If the specification cannot be read, a size is below 1, or no posterior has
+            this support.
         TypeError: If ``spec`` is not a string.
     """
-    return built(spec, POSTERIORS, "posterior", inputs, features)
+    if is_real(support):
+        return built(spec, POSTERIORS, "posterior", inputs, features)
+    try:
+        (free,) = biject_to(support).inverse_shape(torch.Size([features]))
+    except NotImplementedError as error:
+        raise ValueError(
+            f"a posterior must have the support of the prior, but none has {support}: give the "
+            "story another prior, or a guide of your own"
+        ) from error
+    return Constrained(built(spec, POSTERIORS, "posterior", inputs, free), support, features)
+
+
+def is_real(support: Constraint) -> bool:
+    """Whether all real numbers, or vectors of them, are in a support."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support is constraints.real
 
 
 def _constant_at_start(inputs: int, value: Tensor) -> nn.Linear:

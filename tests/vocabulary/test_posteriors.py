@@ -5,6 +5,8 @@ import torch
 from torch.testing import assert_close
 
 from ppl_gen.posteriors import POSTERIORS, DiagonalNormal, FullNormal, Point, posterior
+from ppl_gen.priors import prior
+from ppl_gen.testing import check_density
 
 
 @pytest.mark.parametrize("features", [1, 3])
@@ -77,3 +79,44 @@ def test_an_unknown_posterior_is_refused() -> None:
 def test_a_size_below_one_is_refused(inputs: int, features: int) -> None:
     with pytest.raises(ValueError, match=r"(inputs|features) must be at least 1, got 0"):
         DiagonalNormal(inputs, features)
+
+
+SUPPORTED = ["uniform(low=-2.0, high=0.5)", "beta", "gamma", "dirichlet", "stick-breaking"]
+
+
+@pytest.mark.parametrize("name", ["diagonal", "full"])
+@pytest.mark.parametrize("spec", ["standard-normal", *SUPPORTED])
+def test_a_head_covers_the_support_of_the_prior(spec: str, name: str) -> None:
+    """It scores what it draws there."""
+    support = prior(spec, 3).support
+    law = posterior(name, 6, 3, support)(torch.randn(6))
+    assert law.event_shape == (3,)
+    z = law.rsample(torch.Size((1000,)))
+    assert support.check(z).all()
+    assert z.requires_grad
+    check_density(law, support)
+
+
+@pytest.mark.parametrize("spec", SUPPORTED)
+def test_far_out_a_head_still_scores_its_draws(spec: str) -> None:
+    support = prior(spec, 3).support
+    part = posterior("diagonal", 6, 3, support)
+    for size in (-30.0, 30.0):
+        torch.nn.init.constant_(part.law.loc.bias, size)
+        law = part(torch.zeros(6))
+        z = law.rsample(torch.Size((100,)))
+        assert law.log_prob(z).isfinite().all()
+        assert prior(spec, 3)().log_prob(z).isfinite().all()
+
+
+@pytest.mark.parametrize("spec", SUPPORTED)
+def test_a_point_lies_in_the_support(spec: str) -> None:
+    support = prior(spec, 3).support
+    law = posterior("point", 6, 3, support)(torch.randn(4, 6))
+    assert support.check(law.rsample()).all()
+    assert_close(law.log_prob(law.rsample()), torch.zeros(4))
+
+
+def test_a_support_that_no_head_covers_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="must have the support of the prior, but none has"):
+        posterior("diagonal", 6, 3, torch.distributions.constraints.boolean)
