@@ -13,6 +13,7 @@ from ppl_gen.priors.bounded import (
     Uniform,
 )
 from ppl_gen.priors.mixtures import MixturePrior
+from ppl_gen.priors.shapes import Flower
 from ppl_gen.priors.symmetric import (
     Cauchy,
     Laplace,
@@ -27,6 +28,7 @@ __all__ = [
     "Beta",
     "Cauchy",
     "Dirichlet",
+    "Flower",
     "Gamma",
     "Laplace",
     "Logistic",
@@ -55,6 +57,7 @@ PRIORS: dict[str, type[Prior]] = {
     "dirichlet": Dirichlet,
     "logistic-normal": LogisticNormal,
     "stick-breaking": StickBreaking,
+    "flower": Flower,
 }
 
 

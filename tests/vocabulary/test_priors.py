@@ -21,6 +21,7 @@ SPECS = [
     "gamma(shape=0.7, rate=3.0)",
     "dirichlet(concentration=0.6)",
     "stick-breaking(concentration=2.5)",
+    "flower(petals=5, depth=0.4, edge=1.0, scale=0.8)",
     *(
         f"{name}(radius={radius!r}, scale=0.7, learned=True)"
         for name in ("laplace", "student-t", "cauchy", "logistic")
@@ -29,9 +30,12 @@ SPECS = [
 ]
 
 
-def shares(spec: str) -> bool:
-    """Whether a code has features that add up to 1, and so at least 2."""
-    return spec.split("(")[0] in ("dirichlet", "logistic-normal", "stick-breaking")
+def sizes(spec: str) -> tuple[int, ...]:
+    """Sizes of a code that a law can have."""
+    name = spec.split("(")[0]
+    if name == "flower":
+        return 2, 4
+    return (2, 5) if name in ("dirichlet", "logistic-normal", "stick-breaking") else (1, 2, 5)
 
 
 def shaken(module: Prior) -> Prior:
@@ -42,12 +46,7 @@ def shaken(module: Prior) -> Prior:
 
 
 class TestEveryPrior(PriorContract):
-    @pytest.fixture(
-        params=[
-            (spec, size) for spec in SPECS for size in (1, 2, 5) if size > 1 or not shares(spec)
-        ],
-        ids=str,
-    )
+    @pytest.fixture(params=[(spec, size) for spec in SPECS for size in sizes(spec)], ids=str)
     def prior(self, request: pytest.FixtureRequest) -> Prior:
         return shaken(prior(*request.param))
 
@@ -167,9 +166,32 @@ def test_a_code_has_at_least_one_feature(features: int) -> None:
     [
         ("laplace(radius='both')", "radius must be one of own, shared, got 'both'"),
         ("laplace(scale=0.0)", "scale must be positive, got 0.0"),
+        ("uniform(low=1.0, high=1.0)", "low must be below high, both finite, got 1.0 and 1.0"),
+        ("beta(alpha=0.0)", "alpha must be positive, got 0.0"),
+        ("gamma(rate=-1.0)", "rate must be positive, got -1.0"),
+        ("flower(petals=0)", "petals must be at least 1, got 0"),
+        ("flower(depth=1.0)", "depth must be at least 0 and below 1, got 1.0"),
         ("student-t(df=-1)", "df must be positive, got -1"),
     ],
 )
 def test_what_a_law_cannot_be_is_refused(spec: str, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         prior(spec, 2)
+
+
+@pytest.mark.parametrize("name", ["dirichlet", "logistic-normal", "stick-breaking"])
+def test_one_share_of_a_whole_is_no_code(name: str) -> None:
+    with pytest.raises(ValueError, match="features must be at least 2, got 1"):
+        prior(name, 1)
+
+
+def test_a_flower_has_its_petals_and_whole_pairs() -> None:
+    """Turned by a petal it is the same; by half of one, it is not."""
+    law = prior("flower(petals=7)", 2)()
+    angle = torch.tensor([0.0, math.tau / 7, math.tau / 14])
+    turned = law.log_prob(2.5 * torch.stack([angle.cos(), angle.sin()], -1))
+    assert_close(turned[0], turned[1])
+    assert turned[0] - turned[2] > 1
+    assert law.log_prob(torch.zeros(2)).isfinite()
+    with pytest.raises(ValueError, match="features must be even, two for each flower, got 3"):
+        prior("flower", 3)
