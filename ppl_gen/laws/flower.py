@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from pyro.distributions import constraints
-from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
+from ppl_gen.laws.base import Law
 
-class Flower(TorchDistribution):
+
+class Flower(Law):
     r"""A law in the plane whose contours are flowers.
 
     .. math::
@@ -31,6 +32,7 @@ class Flower(TorchDistribution):
         edge: :math:`k`; 1 is as soft as a normal law, more is sharper.
     """
 
+    batched: ClassVar[dict[str, int]] = {"scale": 0}
     arg_constraints: ClassVar[dict] = {"scale": constraints.positive}  # pyright: ignore
     support: Any = constraints.real_vector  # pyright: ignore
 
@@ -73,11 +75,3 @@ class Flower(TorchDistribution):
         ratio = (x.square() + y.square()) / self._outline(torch.atan2(y, x)).square()
         area = math.log(math.pi * (1 + self.depth**2 / 2)) + 2 * self.scale.log()
         return math.log(self.edge) - area - math.lgamma(1 / self.edge) - ratio**self.edge
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
-        new: Any = self._get_checked_instance(type(self), _instance)
-        new.scale = self.scale.expand(batch_shape)
-        new.petals, new.depth, new.edge = self.petals, self.depth, self.edge
-        super(Flower, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
-        new._validate_args = self._validate_args
-        return new

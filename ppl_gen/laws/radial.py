@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -11,6 +11,8 @@ from pyro.distributions import constraints, transforms
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 from torch.nn.functional import softplus
+
+from ppl_gen.laws.base import Law
 
 
 def stretched(law: TorchDistribution, scale: Tensor) -> TorchDistribution:
@@ -20,7 +22,7 @@ def stretched(law: TorchDistribution, scale: Tensor) -> TorchDistribution:
     )
 
 
-class Logistic(TorchDistribution):
+class Logistic(Law):
     r"""The logistic law, whose distribution function is the sigmoid.
 
     .. math:: p(x) = \frac{1}{4 s} \operatorname{sech}^2 \frac{x - \mu}{2 s}
@@ -30,6 +32,7 @@ class Logistic(TorchDistribution):
         scale: :math:`s`; the standard deviation is :math:`\pi s / \sqrt 3`.
     """
 
+    batched: ClassVar[dict[str, int]] = {"loc": 0, "scale": 0}
     arg_constraints: ClassVar[dict] = {"loc": constraints.real, "scale": constraints.positive}  # pyright: ignore
     support: Any = constraints.real  # pyright: ignore
     has_rsample = True
@@ -59,15 +62,8 @@ class Logistic(TorchDistribution):
         away = ((value - self.loc) / self.scale).abs()
         return -away - 2 * softplus(-away) - self.scale.log()
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
-        new: Any = self._get_checked_instance(type(self), _instance)
-        new.loc, new.scale = self.loc.expand(batch_shape), self.scale.expand(batch_shape)
-        super(Logistic, new).__init__(torch.Size(batch_shape), validate_args=False)
-        new._validate_args = self._validate_args
-        return new
 
-
-class LogisticRadius(TorchDistribution):
+class LogisticRadius(Law):
     r"""The length of a vector whose density falls with it as a logistic law's.
 
     .. math::
@@ -83,6 +79,7 @@ class LogisticRadius(TorchDistribution):
         features: How many they are, :math:`D`.
     """
 
+    batched: ClassVar[dict[str, int]] = {"scale": 0}
     arg_constraints: ClassVar[dict] = {"scale": constraints.positive}  # pyright: ignore
     support: Any = constraints.positive  # pyright: ignore
 
@@ -115,15 +112,8 @@ class LogisticRadius(TorchDistribution):
         power = (self.features - 1) * radius.log()
         return power - radius - 2 * softplus(-radius) - constant - self.scale.log()
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
-        new: Any = self._get_checked_instance(type(self), _instance)
-        new.scale, new.features = self.scale.expand(batch_shape), self.features
-        super(LogisticRadius, new).__init__(torch.Size(batch_shape), validate_args=False)
-        new._validate_args = self._validate_args
-        return new
 
-
-class Radial(TorchDistribution):
+class Radial(Law):
     r"""A law that is the same in all directions, made of that of its radius.
 
     .. math::
@@ -136,7 +126,7 @@ class Radial(TorchDistribution):
         features: Size of ``z``, :math:`D`.
     """
 
-    arg_constraints: ClassVar[dict] = {}  # pyright: ignore
+    batched: ClassVar[dict[str, int]] = {"radius": 0}
     support: Any = constraints.real_vector  # pyright: ignore
 
     def __init__(
@@ -157,13 +147,6 @@ class Radial(TorchDistribution):
         radius = value.norm(dim=-1).clamp(min=torch.finfo(value.dtype).tiny ** 0.25)
         around = log_area(self.features) + (self.features - 1) * radius.log()
         return self.radius.log_prob(radius) - around
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
-        new: Any = self._get_checked_instance(type(self), _instance)
-        new.radius, new.features = self.radius.expand(torch.Size(batch_shape)), self.features
-        super(Radial, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
-        new._validate_args = self._validate_args
-        return new
 
 
 def directions(like: Tensor) -> Tensor:
