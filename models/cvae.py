@@ -53,7 +53,8 @@ class CVAE(Story):
             mixture(components=50).
         likelihood: Law of an observation given its code: bernoulli, bernoulli(grey=True),
             gaussian, gaussian(scale='per-pixel'), categorical(categories=16) or poisson.
-        posterior: Law that the guide gives to a code: diagonal, full or point.
+        posterior: Law that the guide gives to a code: auto (the one for the support of the
+            prior), diagonal, full, flow, point, and others: see ppl-gen list.
         network: Kind of the networks: mlp, or conv for images.
         hidden: Units (mlp) or channels (conv) of each layer, from the observation inwards; by
             default 200 200 (mlp) or 32 64 (conv).
@@ -83,7 +84,7 @@ class CVAE(Story):
         *,
         prior: str | Prior = "conditional",
         likelihood: str | Likelihood = "gaussian",
-        posterior: str = "diagonal",
+        posterior: str = "auto",
         network: str = "mlp",
         hidden: tuple[int, ...] | None = None,
         activation: str | None = None,
@@ -111,8 +112,10 @@ class CVAE(Story):
             else priors.prior(prior, latent)
         )
         self.encoder = JointEncoder(network, [self.shape, size], *layers)
-        support = self.prior.support if isinstance(self.prior, Prior) else real_vector
-        self.posterior = posteriors.posterior(posterior, self.encoder.width, latent, support)
+        support, head = real_vector, "auto"
+        if isinstance(self.prior, Prior):
+            support, head = self.prior.support, self.prior.posterior
+        self.posterior = posteriors.posterior(posterior, self.encoder.width, latent, support, head)
         self.decoder = networks.decoder(
             network, latent + width, self.likelihood.outputs, shape, *layers
         )
@@ -177,7 +180,8 @@ class CVAE(Story):
         seen = self._seen(x, condition)
         gsnn = self.gsnn if self.training else 0.0
         with pyro.plate("observations", len(x)), poutine.scale(scale=1 - gsnn):
-            pyro.sample("z", self.posterior(self.encoder(x, seen)))
+            code = self.posterior(self.encoder(x, seen))
+            pyro.sample("z", code, infer=dict(self.posterior.infer))
 
     def predict_baseline(self, x: Tensor, condition: Tensor) -> Tensor:
         """The single answer of the baseline: the expected observation given its condition.

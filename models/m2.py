@@ -57,7 +57,8 @@ class M2(Story):
         prior: Law of the style: standard-normal, mixture or mixture(components=50).
         likelihood: Law of an observation given label and style: bernoulli, bernoulli(grey=True),
             gaussian, gaussian(scale='per-pixel'), categorical(categories=16) or poisson.
-        posterior: Law that the guide gives to a style: diagonal, full or point.
+        posterior: Law that the guide gives to a style: auto (the one for the support of the
+            prior), diagonal, full, flow, point, and others: see ppl-gen list.
         network: Kind of the networks: mlp, or conv for images.
         hidden: Units (mlp) or channels (conv) of each layer, from the observation inwards; by
             default 200 200 (mlp) or 32 64 (conv).
@@ -91,7 +92,7 @@ class M2(Story):
         *,
         prior: str | Prior = "standard-normal",
         likelihood: str | Likelihood = "gaussian",
-        posterior: str = "diagonal",
+        posterior: str = "auto",
         network: str = "mlp",
         hidden: tuple[int, ...] | None = None,
         activation: str | None = None,
@@ -113,7 +114,7 @@ class M2(Story):
         self.classifier = _Classifier(network, self.shape, classes, *layers)
         self.encoder = JointEncoder(network, [self.shape, (classes,)], *layers)
         self.posterior = posteriors.posterior(
-            posterior, self.encoder.width, latent, self.prior.support
+            posterior, self.encoder.width, latent, self.prior.support, self.prior.posterior
         )
         self.decoder = networks.decoder(
             network, latent + classes, self.likelihood.outputs, shape, *layers
@@ -177,7 +178,8 @@ class M2(Story):
         with pyro.plate("observations", len(x)):
             law = self._known_or(self.classifier(x), y, seen)
             label = pyro.sample("y", law, infer={"enumerate": "parallel"})
-            pyro.sample("z", self.posterior(self._encoded(x, label)))
+            code = self.posterior(self._encoded(x, label))
+            pyro.sample("z", code, infer=dict(self.posterior.infer))
 
     def predict_proba(self, x: Any) -> Tensor:
         """The classifier's probability of each class.

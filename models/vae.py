@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pyro
+from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
 from ppl_gen import likelihoods, networks, posteriors, priors
@@ -35,7 +36,8 @@ class VAE(Story):
         prior: Law of the code: standard-normal, mixture or mixture(components=50).
         likelihood: Law of an observation given its code: bernoulli, bernoulli(grey=True),
             gaussian, gaussian(scale='per-pixel'), categorical(categories=16) or poisson.
-        posterior: Law that the guide gives to a code: diagonal, full or point.
+        posterior: Law that the guide gives to a code: auto (the one for the support of the
+            prior), diagonal, full, flow, point, and others: see ppl-gen list.
         network: Kind of encoder and decoder: mlp, or conv for images.
         hidden: Units (mlp) or channels (conv) of each layer, from the observation inwards; by
             default 200 200 (mlp) or 32 64 (conv).
@@ -58,7 +60,7 @@ class VAE(Story):
         *,
         prior: str | Prior = "standard-normal",
         likelihood: str | Likelihood = "gaussian",
-        posterior: str = "diagonal",
+        posterior: str = "auto",
         network: str = "mlp",
         hidden: tuple[int, ...] | None = None,
         activation: str | None = None,
@@ -70,8 +72,9 @@ class VAE(Story):
         self.likelihood = likelihoods.likelihood(likelihood, shape)
         self.encoder = networks.encoder(network, shape, hidden, activation)
         self.posterior = posteriors.posterior(
-            posterior, self.encoder.width, latent, self.prior.support
+            posterior, self.encoder.width, latent, self.prior.support, self.prior.posterior
         )
+        self.prior.follow(self._code, self.shape)
         self.decoder = networks.decoder(
             network, latent, self.likelihood.outputs, shape, hidden, activation
         )
@@ -82,7 +85,9 @@ class VAE(Story):
         Args:
             x: Observations, shape ``(N, *shape)``.
         """
-        self.decoder.shift(self.likelihood.start(observations(x, self.shape)))
+        x = observations(x, self.shape)
+        self.decoder.shift(self.likelihood.start(x))
+        self.prior.start(x)
 
     def model(self, x: Tensor) -> None:
         """The story.
@@ -109,4 +114,7 @@ class VAE(Story):
         """
         x = observations(x, self.shape)
         with pyro.plate("observations", len(x)):
-            pyro.sample("z", self.posterior(self.encoder(x)))
+            pyro.sample("z", self._code(x), infer=dict(self.posterior.infer))
+
+    def _code(self, x: Tensor) -> TorchDistribution:
+        return self.posterior(self.encoder(x))

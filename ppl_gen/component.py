@@ -193,6 +193,8 @@ def choice(name: str, value: Any, options: Any) -> Any:
 
 
 def _renewed(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(map(_renewed, value))
     return value.rebuild() if isinstance(value, Component) else copy.deepcopy(value)
 
 

@@ -26,6 +26,10 @@ class StoryError(PplGenError, ValueError):
     """A model and its guide do not fit each other, or do not fit the data."""
 
 
+class NoDensityError(StoryError, NotImplementedError):
+    """A law that can only be drawn from was asked for a density."""
+
+
 class FitError(PplGenError, ArithmeticError):
     """A fit had to stop, for instance because its loss became NaN.
 

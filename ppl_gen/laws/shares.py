@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pyro.distributions import constraints, transforms
 from torch import Tensor
+
+from ppl_gen.laws.base import Law
 
 
 class LogRatios(transforms.Transform):
@@ -75,6 +77,45 @@ class Sticks(transforms.Transform):
 
     def inverse_shape(self, shape: Any) -> torch.Size:
         return torch.Size((*shape[:-1], shape[-1] - 1))
+
+
+class KumaraswamySticks(Law):
+    r"""Shares broken off a stick by parts of Kumaraswamy's law.
+
+    .. math:: p(v_d) = a_d b_d v_d^{a_d - 1} (1 - v_d^{a_d})^{b_d - 1}
+
+    Args:
+        first: :math:`a`, ``(*, D - 1)``.
+        second: :math:`b`, of the same shape.
+    """
+
+    batched: ClassVar[dict[str, int]] = {"first": 1, "second": 1}
+    support: Any = constraints.simplex  # pyright: ignore
+    has_rsample = True
+
+    def __init__(self, first: Tensor, second: Tensor, validate_args: bool | None = None) -> None:
+        self.first, self.second = first, second
+        shape = torch.Size([first.shape[-1] + 1])
+        super().__init__(first.shape[:-1], shape, validate_args=validate_args)
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        shape = torch.Size(sample_shape) + self.first.shape
+        finfo = torch.finfo(self.first.dtype)
+        # 1 - v^a is u^(1/b), of u between 0 and 1: its logarithm has digits at both ends.
+        uniform = torch.rand(shape, dtype=self.first.dtype, device=self.first.device)
+        log_rest = uniform.clamp(min=finfo.tiny).log() / self.second
+        power = (-torch.expm1(log_rest)).clamp(min=finfo.tiny)
+        return Sticks()((power.log() / self.first).exp().clamp(finfo.tiny, 1 - finfo.eps))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        sticks = Sticks()
+        part = sticks.inv(value)
+        a, b = self.first, self.second
+        rest = torch.log1p(-(part**a))
+        each = a.log() + b.log() + (a - 1) * part.log() + (b - 1) * rest
+        return each.sum(-1) - sticks.log_abs_det_jacobian(part, value)
 
 
 def _with_zero(x: Tensor) -> Tensor:

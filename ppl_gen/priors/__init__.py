@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ppl_gen.component import built
-from ppl_gen.priors.base import Prior
+from ppl_gen.priors.base import ImplicitPrior, Prior
 from ppl_gen.priors.bounded import (
     Beta,
     Dirichlet,
@@ -12,10 +12,16 @@ from ppl_gen.priors.bounded import (
     StickBreaking,
     Uniform,
 )
-from ppl_gen.priors.mixtures import MixturePrior
+from ppl_gen.priors.finite import Bernoulli, Categorical, OneHot
+from ppl_gen.priors.flows import FlowPrior
+from ppl_gen.priors.joined import Product
+from ppl_gen.priors.layered import AutoregressivePrior, Hierarchical
+from ppl_gen.priors.mixtures import MixturePrior, VampPrior
 from ppl_gen.priors.shapes import Flower
+from ppl_gen.priors.spheres import Sphere, VonMisesFisher
 from ppl_gen.priors.symmetric import (
     Cauchy,
+    Horseshoe,
     Laplace,
     Logistic,
     Normal,
@@ -25,21 +31,33 @@ from ppl_gen.priors.symmetric import (
 
 __all__ = [
     "PRIORS",
+    "AutoregressivePrior",
+    "Bernoulli",
     "Beta",
+    "Categorical",
     "Cauchy",
     "Dirichlet",
+    "FlowPrior",
     "Flower",
     "Gamma",
+    "Hierarchical",
+    "Horseshoe",
+    "ImplicitPrior",
     "Laplace",
     "Logistic",
     "LogisticNormal",
     "MixturePrior",
     "Normal",
+    "OneHot",
     "Prior",
+    "Product",
+    "Sphere",
     "StandardNormal",
     "StickBreaking",
     "StudentT",
     "Uniform",
+    "VampPrior",
+    "VonMisesFisher",
     "prior",
 ]
 
@@ -50,13 +68,24 @@ PRIORS: dict[str, type[Prior]] = {
     "student-t": StudentT,
     "cauchy": Cauchy,
     "logistic": Logistic,
+    "horseshoe": Horseshoe,
     "mixture": MixturePrior,
+    "vamp": VampPrior,
+    "flow": FlowPrior,
+    "autoregressive": AutoregressivePrior,
+    "hierarchical": Hierarchical,
     "uniform": Uniform,
     "beta": Beta,
     "gamma": Gamma,
     "dirichlet": Dirichlet,
     "logistic-normal": LogisticNormal,
     "stick-breaking": StickBreaking,
+    "sphere": Sphere,
+    "von-mises-fisher": VonMisesFisher,
+    "one-hot": OneHot,
+    "categorical": Categorical,
+    "bernoulli": Bernoulli,
+    "product": Product,
     "flower": Flower,
 }
 

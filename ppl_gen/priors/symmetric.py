@@ -240,3 +240,26 @@ class Logistic(HeavyTailed):
     def _together(self, scale: Tensor) -> TorchDistribution:
         radius = laws.LogisticRadius(torch.ones_like(scale[0]), self.features)
         return laws.stretched(laws.Radial(radius, self.features), scale)
+
+
+class Horseshoe(Symmetric):
+    r"""Most features near zero, a few far from it.
+
+    .. math:: z_d \sim \mathcal{N}(0, \lambda_d^2 s_d^2), \quad \lambda_d \sim \mathrm{C}^+(0, 1)
+
+    with the scales :math:`\lambda` integrated out.
+
+    Args:
+        features: Size of ``z``.
+        scale: :math:`s`, of every feature, or where it begins if it is learned.
+        learned: Whether every feature learns a scale of its own.
+
+    Raises:
+        ValueError: If ``features`` is below 1, or ``scale`` is not positive.
+
+    Reference:
+        Carvalho et al. (2010), https://doi.org/10.1093/biomet/asq017
+    """
+
+    def forward(self) -> TorchDistribution:
+        return laws.Horseshoe(self.log_scale.exp()).to_event(1)
