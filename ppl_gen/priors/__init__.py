@@ -17,6 +17,14 @@ from ppl_gen.priors.flows import FlowPrior
 from ppl_gen.priors.joined import Product
 from ppl_gen.priors.layered import AutoregressivePrior, Hierarchical
 from ppl_gen.priors.mixtures import MixturePrior, VampPrior
+from ppl_gen.priors.samplers import (
+    Checkerboard,
+    EightGaussians,
+    FlowerSampler,
+    Image,
+    Pinwheel,
+    SwissRoll,
+)
 from ppl_gen.priors.shapes import Flower
 from ppl_gen.priors.spheres import Sphere, VonMisesFisher
 from ppl_gen.priors.symmetric import (
@@ -36,12 +44,16 @@ __all__ = [
     "Beta",
     "Categorical",
     "Cauchy",
+    "Checkerboard",
     "Dirichlet",
+    "EightGaussians",
     "FlowPrior",
     "Flower",
+    "FlowerSampler",
     "Gamma",
     "Hierarchical",
     "Horseshoe",
+    "Image",
     "ImplicitPrior",
     "Laplace",
     "Logistic",
@@ -49,12 +61,14 @@ __all__ = [
     "MixturePrior",
     "Normal",
     "OneHot",
+    "Pinwheel",
     "Prior",
     "Product",
     "Sphere",
     "StandardNormal",
     "StickBreaking",
     "StudentT",
+    "SwissRoll",
     "Uniform",
     "VampPrior",
     "VonMisesFisher",
@@ -87,6 +101,12 @@ PRIORS: dict[str, type[Prior]] = {
     "bernoulli": Bernoulli,
     "product": Product,
     "flower": Flower,
+    "flower-sampler": FlowerSampler,
+    "swiss-roll": SwissRoll,
+    "pinwheel": Pinwheel,
+    "eight-gaussians": EightGaussians,
+    "checkerboard": Checkerboard,
+    "image": Image,
 }
 
 
