@@ -204,12 +204,12 @@ class ExpectationMaximisation(Training):
             self._check_risen(epoch, found)
         else:
             found = self._stepwise()
-        return found, math.nan, math.nan
+        return Figures(found)
 
     def watch(self) -> Figures:
         if self.held_out is None:
             return UNKNOWN
-        return likelihood(self.held_out(self.pair.story)), math.nan, math.nan
+        return Figures(likelihood(self.held_out(self.pair.story)))
 
     def rates(self, epoch: int) -> tuple[float, float]:
         return (math.nan if self.whole else _weight(self.seen - 1)), math.nan

@@ -11,6 +11,9 @@ from typing import Any, overload
 
 from ppl_gen.errors import RunError
 
+# Columns that histories of before did not have.
+SINCE_MATCHING = ("divergence", "critic_accuracy", "valid_divergence")
+
 
 @dataclass(frozen=True)
 class Epoch:
@@ -31,6 +34,11 @@ class Epoch:
         kl: Divergence of guide from prior.
         bits_per_dim: Negative ELBO in bits per observed number.
         valid_elbo, valid_reconstruction, valid_kl: The same on the validation data; NaN without.
+        divergence: Of codes from a prior that they are matched to, in place of ELBO and KL; NaN
+            where an ELBO is climbed.
+        critic_accuracy: How often a critic tells codes from draws of the prior, from 0 to 1: 0.5
+            if they are alike. NaN without a critic.
+        valid_divergence: As divergence, on the validation data.
     """
 
     epoch: int
@@ -45,6 +53,15 @@ class Epoch:
     valid_elbo: float = math.nan
     valid_reconstruction: float = math.nan
     valid_kl: float = math.nan
+    divergence: float = math.nan
+    critic_accuracy: float = math.nan
+    valid_divergence: float = math.nan
+
+    @property
+    def climbed(self) -> float:
+        """The ELBO; where codes are matched to a prior, reconstruction less divergence."""
+        matched = self.reconstruction - self.divergence
+        return self.elbo if math.isnan(matched) else matched
 
 
 @dataclass(frozen=True)
@@ -97,6 +114,8 @@ class History:
 def _epoch(row: dict[str, Any]) -> Epoch:
     whole = {"epoch", "steps"}
     figures: dict[str, Any] = {
-        f.name: (int if f.name in whole else float)(row[f.name]) for f in fields(Epoch)
+        f.name: (int if f.name in whole else float)(row[f.name])
+        for f in fields(Epoch)
+        if f.name in row or f.name not in SINCE_MATCHING
     }
     return Epoch(**figures)

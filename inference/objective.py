@@ -30,8 +30,8 @@ class _Recording:
         return self.__dict__.setdefault("_traces", [])
 
 
-class _Trace(_Recording, Trace_ELBO):
-    pass
+class RecordedTrace(_Recording, Trace_ELBO):
+    """``Trace_ELBO`` that keeps the traces of its last evaluation."""
 
 
 class _MeanField(_Recording, TraceMeanField_ELBO):
@@ -60,7 +60,7 @@ def choose_elbo(
     if structure.enumerated:
         return _Enum(num_particles=particles, max_plate_nesting=structure.nesting)
     analytic = not by_draws and _has_analytic_kl(pair, structure, batch, kwargs)
-    return (_MeanField if analytic else _Trace)(num_particles=particles)
+    return (_MeanField if analytic else RecordedTrace)(num_particles=particles)
 
 
 def _has_analytic_kl(
@@ -103,11 +103,24 @@ class Terms:
         elbo: The bound itself, without weights and free bits; NaN if they hide it.
         reconstruction: Expected log-likelihood of the observed sites; NaN where latents are
             enumerated, which leaves no such split.
+        divergence: Of codes from a prior that they are matched to, where that takes the KL's
+            place.
+        accuracy: How often a critic tells them apart, where there is one.
+        against: What the critic minimises; carries its gradient.
     """
 
     loss: Tensor
     elbo: Tensor
     reconstruction: Tensor
+    divergence: Tensor | None = None
+    accuracy: Tensor | None = None
+    against: Tensor | None = None
+
+    @property
+    def figures(self) -> Tensor:
+        """Loss, ELBO and reconstruction, ``(3,)``, and divergence and accuracy if there are."""
+        all_five = (self.loss, self.elbo, self.reconstruction, self.divergence, self.accuracy)
+        return torch.stack([term.detach() for term in all_five if term is not None])
 
     @property
     def kl(self) -> Tensor:
@@ -138,7 +151,7 @@ class Objective:
     def __init__(
         self, pair: Pair, structure: Structure, elbo: ELBO, size: int, free_bits: float = 0.0
     ) -> None:
-        if free_bits and not isinstance(elbo, _Trace):
+        if free_bits and not isinstance(elbo, RecordedTrace):
             raise StoryError(
                 "free_bits needs the KL of every latent site, which "
                 f"{type(elbo).__name__.strip('_')} does not keep apart: leave it at 0"
@@ -149,8 +162,29 @@ class Objective:
         self.size = size
         self.free_bits = free_bits
 
+    @property
+    def reason(self) -> str:
+        """What is climbed and why, in a line."""
+        chosen = {
+            "Enum": "the ELBO, summed over the values of enumerated sites",
+            "MeanField": "the ELBO, with the KL of guide from prior in closed form",
+            "RecordedTrace": "the ELBO, with the KL of guide from prior by draws",
+        }
+        name = type(self.elbo).__name__.strip("_")
+        told = chosen.get(name, f"the bound that was given, {name}")
+        if name == "RecordedTrace" and not self.structure.latents:
+            told = "the log-likelihood, since there is no latent"
+        elif name == "RecordedTrace":
+            told += ": Pyro has no closed form for it" if not self.free_bits else ", for free_bits"
+        return f"climbing {told}"
+
+    @property
+    def opponents(self) -> list[Tensor]:
+        """Parameters that learn against the story: none."""
+        return []
+
     def __call__(
-        self, batch: Batch, kwargs: dict[str, Any], kl_weight: float | Tensor = 1.0
+        self, batch: Batch, kwargs: dict[str, Any], kl_weight: float | Tensor = 1.0, *given: Tensor
     ) -> Terms:
         """Estimate the terms on one batch."""
         traces: list[Any] = getattr(self.elbo, "traces", [])

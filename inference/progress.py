@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from ppl_gen.inference.history import Epoch
@@ -22,6 +23,21 @@ class Reporter(Protocol):
         """Take note of one more epoch."""
         ...
 
+    def say(self, sentence: str) -> None:
+        """Tell what is not about an epoch."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Teller:
+    """Tells of epochs and of the rest by two functions."""
+
+    tell: Callable[[Epoch], None]
+    say: Callable[[str], None]
+
+    def __call__(self, epoch: Epoch) -> None:
+        self.tell(epoch)
+
 
 @contextmanager
 def reporter(epochs: int, shown: bool, console: Console | None = None) -> Iterator[Reporter]:
@@ -33,7 +49,7 @@ def reporter(epochs: int, shown: bool, console: Console | None = None) -> Iterat
         console: Where; the standard error by default, so that output can be piped.
     """
     if not shown:
-        yield lambda epoch: None
+        yield _Teller(lambda epoch: None, lambda sentence: None)
         return
     # Importing rich draws from Python's random module.
     from rich.console import Console
@@ -46,6 +62,11 @@ def reporter(epochs: int, shown: bool, console: Console | None = None) -> Iterat
     )
 
     console = console or Console(stderr=True)
+    printed = console
+
+    def say(sentence: str) -> None:
+        printed.print(sentence, soft_wrap=True, highlight=False)
+
     if console.is_terminal:
         with Progress(
             TextColumn("fit"),
@@ -57,8 +78,9 @@ def reporter(epochs: int, shown: bool, console: Console | None = None) -> Iterat
             transient=False,
         ) as progress:
             task = progress.add_task("fit", total=epochs, figures="")
-            yield lambda epoch: progress.update(
-                task, completed=epoch.epoch, figures=_figures(epoch)
+            yield _Teller(
+                lambda epoch: progress.update(task, completed=epoch.epoch, figures=_figures(epoch)),
+                say,
             )
     else:
         every = max(1, epochs // LINES)
@@ -69,11 +91,13 @@ def reporter(epochs: int, shown: bool, console: Console | None = None) -> Iterat
                 text = f"epoch {epoch.epoch}/{epochs}  {_figures(epoch)}  {left:.0f} s left"
                 console.print(text, soft_wrap=True, highlight=False)
 
-        yield line
+        yield _Teller(line, say)
 
 
 def _figures(epoch: Epoch) -> str:
     figures = {"ELBO": epoch.elbo, "KL": epoch.kl, "validation": epoch.valid_elbo}
+    if not math.isnan(epoch.divergence):  # which no ELBO is made of
+        figures = {"reconstruction": epoch.reconstruction, "divergence": epoch.divergence}
     shown = [f"{name} {value:.3f}" for name, value in figures.items() if not math.isnan(value)]
     rate = epoch.steps / epoch.seconds if epoch.seconds else 0.0
     return "  ".join([*shown, f"{rate:.0f} steps/s"])

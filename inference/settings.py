@@ -32,6 +32,7 @@ OF_GRADIENTS = frozenset(
         "schedule",
         "clip",
         "particles",
+        "objective",
         "kl_weight",
         "kl_warmup",
         "free_bits",
@@ -62,8 +63,12 @@ class Settings:
         schedule: How the learning rate goes on: cosine, down to 1 % of it at the end, or constant.
         clip: Largest norm of the gradient of the loss per datum; none by default.
         particles: Draws of the guide a step, over which the ELBO is averaged.
-        kl_weight: Factor on the KL term of every latent; below 1 it trades fit of the prior for
-            reconstruction. The ELBO that is shown stays unweighted.
+        objective: What is climbed: elbo; or reconstruction less a divergence of codes from draws
+            of their prior: adversarial (by a critic of codes), avb (by a critic of codes and data)
+            or mmd. By default, auto, the ELBO, or where a prior has no density adversarial.
+        kl_weight: Factor on the KL term of every latent, or on the divergence in its place; below
+            1 it trades fit of the prior for reconstruction. The ELBO that is shown stays
+            unweighted.
         kl_warmup: Epochs over which that factor grows from near 0.
         free_bits: Nats per datum of each latent site's KL that cost nothing.
         patience: Stop after so many epochs without a better validation ELBO; never by default, and
@@ -89,6 +94,7 @@ class Settings:
     schedule: Literal["constant", "cosine"] = "cosine"
     clip: float | None = None
     particles: int = 1
+    objective: Literal["auto", "elbo", "adversarial", "avb", "mmd"] = "auto"
     kl_weight: float = 1.0
     kl_warmup: int = 0
     free_bits: float = 0.0
@@ -112,6 +118,8 @@ class Settings:
         _check("ema", self.ema is None or 0 < self.ema < 1, "between 0 and 1", self.ema)
         named = ("highest", "high", "medium")
         _check("precision", self.precision in named, "highest, high or medium", self.precision)
+        objectives = ("auto", "elbo", "adversarial", "avb", "mmd")
+        _check("objective", self.objective in objectives, _or(objectives), self.objective)
         _check("seed", 0 <= self.seed < 2**32, "from 0 to 2**32 - 1", self.seed)
         _check("compile", self.compile in get_args(Compile), "auto, graph or eager", self.compile)
         _check(
@@ -194,6 +202,10 @@ class Settings:
 def _check(name: str, holds: bool, how: str, value: object) -> None:
     if not holds:
         raise ValueError(f"{name} must be {how}, got {value!r}")
+
+
+def _or(names: tuple[str, ...]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def _can_fuse(parameters: list[Tensor]) -> bool:

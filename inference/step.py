@@ -15,7 +15,8 @@ from ppl_gen.inference.batches import Batches
 from ppl_gen.inference.objective import Objective, Terms
 from ppl_gen.inference.tracing import is_one
 
-Weighted = tuple[()] | tuple[Tensor]
+# The factor on the KL term if it is not 1, and what else the objective takes.
+Given = tuple[Tensor, ...]
 
 
 class Gradient:
@@ -40,49 +41,54 @@ class Gradient:
         self.parameters: list[Tensor] = []
         self._used: dict[tuple[int, ...], list[bool]] = {}
 
-    def __call__(self, rows: Tensor, *weight: Tensor) -> tuple[Tensor, ...]:
+    def __call__(self, rows: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
         """Evaluate loss and gradients; parameters a program makes on the way are found.
 
         Args:
             rows: Which rows, ``(B,)``.
-            *weight: Factor on the KL term, ``()``, if it is not 1.
+            *given: Factor on the KL term, ``()``, if it is not 1; and what else the objective
+                takes.
 
         Returns:
-            Loss, ELBO and reconstruction in nats a datum, ``(3,)``, and the gradients of the
+            The figures of :class:`~ppl_gen.inference.objective.Terms`, and the gradients of the
             parameters that are :meth:`used`.
 
         Raises:
             StoryError: If there is no parameter at all.
         """
         self._find_parameters()
-        if not self.parameters:
+        if len(self.parameters) == len(self.objective.opponents):
             raise StoryError(
                 "there is nothing to fit: neither model nor guide has a parameter, by pyro.param "
                 "or in a module; for draws from them as they are, use to_arviz(model, guide, data)"
             )
-        batch, kl_weight = self.batches.at(rows), weight[0] if weight else 1.0
+        batch, (kl_weight, *more) = self.batches.at(rows), _weight_first(given)
         if hasattr(self.objective.elbo, "differentiable_loss"):
-            terms = self.objective(batch, self.kwargs, kl_weight)
+            terms = self.objective(batch, self.kwargs, kl_weight, *more)
             climbed = terms.loss
         else:
             terms, climbed = self._postponed(batch, kl_weight)
         self._find_parameters()
-        gradients = torch.autograd.grad(climbed, self.parameters, allow_unused=True)
-        self._used[_form(rows, *weight)] = [gradient is not None for gradient in gradients]
-        figures = torch.stack([t.detach() for t in (terms.loss, terms.elbo, terms.reconstruction)])
-        return figures, *(gradient for gradient in gradients if gradient is not None)
+        opponents = self.objective.opponents
+        own = self.parameters[: len(self.parameters) - len(opponents)]
+        gradients = torch.autograd.grad(climbed, own, allow_unused=True)
+        if terms.against is not None:
+            gradients += torch.autograd.grad(terms.against, opponents)
+        self._used[_form(rows, *given)] = [gradient is not None for gradient in gradients]
+        return terms.figures, *(gradient for gradient in gradients if gradient is not None)
 
-    def used(self, rows: Tensor, *weight: Tensor) -> list[bool]:
+    def used(self, rows: Tensor, *given: Tensor) -> list[bool]:
         """For each parameter whether the last loss of inputs of this form depended on it.
 
         A graph was made of such a loss, and gives the gradients of these parameters.
         """
-        return self._used[_form(rows, *weight)]
+        return self._used[_form(rows, *given)]
 
     def _find_parameters(self) -> None:
         store = pyro.get_param_store()
         if not self.parameters or len(store) != self._stored:
-            self.parameters = list(self.objective.pair.parameters().values())
+            own = self.objective.pair.parameters().values()
+            self.parameters = [*own, *self.objective.opponents]
             self._stored = len(store)
 
     def _postponed(self, batch: Any, kl_weight: float | Tensor) -> tuple[Terms, Tensor]:
@@ -106,6 +112,11 @@ class Gradient:
         return Terms(value, elbo_shown, unknown), climbed
 
     _stored: int = -1
+
+
+def _weight_first(given: tuple[Tensor, ...]) -> tuple[Any, ...]:
+    """The factor on the KL term, 1 if there is none, and what else is given."""
+    return given if given and not given[0].dim() else (1.0, *given)
 
 
 def _form(*inputs: Tensor) -> tuple[int, ...]:

@@ -36,6 +36,7 @@ class Site:
         local: Whether one of its plates is a data plate.
         point: Whether the guide puts all its mass on one value, as a maximum does.
         derived: Whether it is a function of the others, by ``pyro.deterministic``.
+        implicit: Whether its law in the model can be drawn from and has no density.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Site:
     local: bool
     point: bool
     derived: bool = False
+    implicit: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,14 @@ class Structure:
         It does where each datum has its own, or where all are single values, as parameters are.
         """
         return any(s.local for s in self.latents) or all(s.point for s in self.latents)
+
+    @property
+    def unscored(self) -> str:
+        """Why latents and data have no joint density; empty if they have."""
+        site = next((site for site in self.latents if site.implicit), None)
+        if site is None:
+            return ""
+        return f"the prior of {site.name!r} can be drawn from and has no density"
 
     @property
     def has_globals(self) -> bool:
@@ -277,10 +287,22 @@ def _describe(
             local=bool(data_plates & set(plates_of(node))),
             point=name in points,
             derived=_is_derived(node),
+            implicit=not node["is_observed"] and _is_implicit(node),
         )
         for name, node in model.items()
         if not site_is_factor(node)  # type: ignore[arg-type]
     }
+
+
+def _is_implicit(node: dict[str, Any]) -> bool:
+    try:
+        with torch.no_grad():
+            node["fn"].log_prob(node["value"])
+    except NotImplementedError:
+        return True
+    except (ValueError, RuntimeError):  # a value that its law does not take, which is told later
+        pass
+    return False
 
 
 def _is_derived(node: dict[str, Any]) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import pyro
@@ -12,13 +14,15 @@ from pyro.infer import ELBO
 from torch import Tensor
 
 from ppl_gen.errors import FitError, StoryError
+from ppl_gen.inference.batches import Batches
 from ppl_gen.inference.capture import Captured
 from ppl_gen.inference.em import is_open_ended, settle
 from ppl_gen.inference.history import Epoch
+from ppl_gen.inference.matching import WON, Matched, matched_sites
 from ppl_gen.inference.objective import Objective, choose_elbo, culprit
 from ppl_gen.inference.progress import Reporter
 from ppl_gen.inference.seeds import seeded, set_noise
-from ppl_gen.inference.step import Gradient, Weighted
+from ppl_gen.inference.step import Given, Gradient
 from ppl_gen.inference.tracing import Batch, blame, trace_nodes
 from ppl_gen.inference.training import (
     DEFAULT_BATCH,
@@ -35,8 +39,8 @@ from ppl_gen.story import Story
 class GradientAscent(Training):
     """A fit by gradient steps.
 
-    Of the weights those with the best ELBO on the validation data are kept; without such data
-    those of the last epoch.
+    Of the weights those with the best ELBO on the validation data are kept; without such data, or
+    without an ELBO, those of the last epoch.
 
     Args:
         *arguments: As of :class:`Training`.
@@ -49,6 +53,8 @@ class GradientAscent(Training):
         self.earlier = self.kept
         self.best = -math.inf
         self.waited = 0
+        self.matched: Matched | None = None
+        self.reason = ""
 
     def rows_a_step(self) -> int:
         asked, size = self.settings.batch_size, self.batches.size
@@ -62,7 +68,15 @@ class GradientAscent(Training):
 
     def run(self, report: Reporter) -> None:
         self.begin()
+        report.say(self.reason)
         self.climb(report)
+        if self._critic_won():
+            raise FitError(
+                f"the critic tells codes from draws of the prior in {self._recent_accuracy():.0%} "
+                "of cases: the codes do not follow the prior, and this is no fit: raise kl_weight "
+                f"(now {self.settings.kl_weight:g}), lower learning_rate (now "
+                f"{self.settings.learning_rate:g}), or take objective='mmd'"
+            )
 
     def begin(self) -> None:
         """Find first weights, and choose what is climbed."""
@@ -80,12 +94,14 @@ class GradientAscent(Training):
         total = self.epochs * self.batches.count
         weight = self.settings.kl_weight_at(epoch)
         weights = () if weight == 1.0 else (torch.tensor(weight, device=self.batches.device),)
+        draws = self._draws(self.batches)
         for position, rows in enumerate(self.batches.orders()):
-            figures, gradients = self._finite_step(epoch, position, rows, weights)
+            given = (*weights, *next(draws))
+            figures, gradients = self._finite_step(epoch, position, rows, given)
             rate = self.settings.learning_rate * self.settings.rate_at(self.steps / total)
             self.update.prepare(self.gradient.parameters)
             self.update.set_rate(rate)
-            self.update(self.gradient.used(rows, *weights), gradients)
+            self.update(self.gradient.used(rows, *given), gradients)
             del gradients  # the next ones take their place in memory, and in the cache
             self.steps += 1
             mean.add(figures, len(rows))
@@ -99,18 +115,28 @@ class GradientAscent(Training):
         # What is not captured is said once, of the steps.
         self.watched.reason = self.watched.reason or self.step.reason
         # The same noise at every epoch, so that epochs differ by their weights alone.
-        # A sum over enumerated sites has no value in Pyro unless it has a gradient.
-        graded = torch.set_grad_enabled(self.structure.enumerated)
+        # A sum over enumerated sites has no value in Pyro unless it has a gradient; and a critic
+        # is held to its slope.
+        needed = self.structure.enumerated or self.matched is not None
+        graded = torch.set_grad_enabled(needed)
         with seeded(self.settings.seed), graded, self.update.averaged():
+            draws = self._draws(self.valid)
             for rows in self.valid.in_order():
-                mean.add(self.watched(rows)[0].tolist(), len(rows))
+                mean.add(self.watched(rows, *next(draws))[0].tolist(), len(rows))
         return mean.figures()
 
-    def _watched(self, rows: Tensor) -> tuple[Tensor]:
+    def _watched(self, rows: Tensor, *given: Tensor) -> tuple[Tensor]:
         """Figures of some of the validation rows, as of the training rows."""
         assert self.valid is not None
-        terms = self.bound(self.valid.at(rows), self.kwargs)
-        return (torch.stack([t.detach() for t in (terms.loss, terms.elbo, terms.reconstruction)]),)
+        return (self.bound(self.valid.at(rows), self.kwargs, 1.0, *given).figures,)
+
+    def _draws(self, batches: Batches) -> Iterator[tuple[Tensor, ...]]:
+        """For each batch of a pass what codes are matched to, if they are."""
+        if self.matched is None:
+            yield from repeat(())
+            return
+        # All of a pass at once: drawn outside the step, they may be drawn by any means.
+        yield from ((part,) for part in self.matched.draw(batches.size).split(batches.batch_size))
 
     def rates(self, epoch: int) -> tuple[float, float]:
         return self.update.rate, self.settings.kl_weight_at(epoch)
@@ -120,7 +146,9 @@ class GradientAscent(Training):
             return self._kept(epoch)
 
     def _kept(self, epoch: Epoch) -> bool:
-        if self.valid is None or epoch.epoch <= self.settings.kl_warmup:
+        # What is matched has no bound by which epochs could be told apart.
+        matched = self.matched is not None
+        if self.valid is None or matched or epoch.epoch <= self.settings.kl_warmup:
             self.earlier, self.kept = self.kept, self.pair.snapshot()
             return False
         if epoch.valid_elbo > self.best:
@@ -135,12 +163,17 @@ class GradientAscent(Training):
         pair, structure, kwargs, settings = self.pair, self.structure, self.kwargs, self.settings
         size = self.batches.size
         example = self.batches.example(self.batches.batch_size)
-        plain = choose_elbo(pair, structure, example, kwargs)
-        chosen = self.given or choose_elbo(
-            pair, structure, example, kwargs, settings.particles, bool(settings.free_bits)
-        )
-        objective = Objective(pair, structure, chosen, size, settings.free_bits)
-        self.bound = Objective(pair, structure, plain, size)
+        self.matched = self._chosen_match(example)
+        if self.matched is not None:
+            objective = self.bound = self.matched
+        else:
+            plain = choose_elbo(pair, structure, example, kwargs)
+            chosen = self.given or choose_elbo(
+                pair, structure, example, kwargs, settings.particles, bool(settings.free_bits)
+            )
+            objective = Objective(pair, structure, chosen, size, settings.free_bits)
+            self.bound = Objective(pair, structure, plain, size)
+        self.reason = objective.reason
         self.gradient = Gradient(objective, self.batches, kwargs)
         programs = (pair.model, pair.guide)
         self.step = Captured(self.gradient, programs, settings.compile, self._uses)
@@ -148,18 +181,62 @@ class GradientAscent(Training):
         captured = settings.compile != "eager"
         self.update = Update(settings.make_optimizer, settings.clip, settings.ema, captured)
 
+    def _chosen_match(self, example: Batch) -> Matched | None:
+        """What is climbed in place of an ELBO, if a prior has no density or a match is asked for.
+
+        Raises:
+            StoryError: If that cannot be, or does not go with other settings.
+        """
+        settings, asked = self.settings, self.settings.objective
+        sites = matched_sites(self.structure, asked)
+        if not sites:
+            return None
+        name, law = sites[0].name, sites[0].law
+        if self.given is not None:
+            raise StoryError(
+                f"elbo must be left out where codes are matched to a prior, got "
+                f"{type(self.given).__name__}, which needs the density of {name!r} ({law})"
+            )
+        for option, at in (("free_bits", 0.0), ("patience", None)):
+            if getattr(settings, option) != at:
+                raise StoryError(
+                    f"{option} must be left out where codes are matched to a prior, as that of "
+                    f"{name!r} ({law}) is: there is no ELBO to read it off"
+                )
+        kind = "adversarial" if asked in ("auto", "elbo") else asked
+        return Matched(
+            self.pair,
+            self.structure,
+            sites,
+            kind,  # pyright: ignore[reportArgumentType]
+            example,
+            self.kwargs,
+            self.batches.size,
+            settings.particles,
+        )
+
+    def _critic_won(self) -> bool:
+        """Whether codes stay apart from the prior; one that sees the datum may well be right."""
+        matched = self.matched
+        return matched is not None and matched.kind != "avb" and self._recent_accuracy() > WON
+
+    def _recent_accuracy(self) -> float:
+        """How often the critic was right in the last tenth of the epochs; NaN without one."""
+        recent = self.epochs_done[-max(1, len(self.epochs_done) // 10) :]
+        return sum(epoch.critic_accuracy for epoch in recent) / len(recent)
+
     def _uses(self, rows: int) -> int:
         """How many steps of that many rows there will be at most."""
         full = self.batches.size // self.batches.batch_size
         return self.epochs * (full if rows == self.batches.batch_size else 1)
 
     def _finite_step(
-        self, number: int, position: int, rows: Tensor, weights: Weighted
+        self, number: int, position: int, rows: Tensor, given: Given
     ) -> tuple[list[float], tuple[Tensor, ...]]:
         """Evaluate some rows, and stop the fit if their loss or a parameter is not finite."""
         try:
             with blame("story"):
-                terms, *gradients = self.step(rows, *weights)
+                terms, *gradients = self.step(rows, *given)
             figures = terms.tolist()
             if math.isfinite(figures[0]):
                 return figures, tuple(gradients)
@@ -201,19 +278,17 @@ class GradientAscent(Training):
 
 @dataclass
 class _Mean:
-    """Running means of an epoch's terms over the rows of its batches."""
+    """Running means of an epoch's figures over the rows of its batches."""
 
     rows: int = 0
-    elbo: float = 0.0
-    reconstruction: float = 0.0
+    sums: tuple[float, ...] = (0.0,) * 5
 
     def add(self, figures: list[float], rows: int) -> None:
-        """Add loss, ELBO and reconstruction of some rows."""
-        _, elbo, reconstruction = figures
+        """Add the figures of some rows: loss, ELBO, reconstruction, and those of a match."""
+        figures = figures + [math.nan] * (5 - len(figures))
         self.rows += rows
-        self.elbo += rows * elbo
-        self.reconstruction += rows * reconstruction
+        self.sums = tuple(s + rows * f for s, f in zip(self.sums, figures, strict=True))
 
     def figures(self) -> Figures:
-        elbo, reconstruction = self.elbo / self.rows, self.reconstruction / self.rows
-        return elbo, reconstruction, reconstruction - elbo
+        _, elbo, reconstruction, divergence, accuracy = (s / self.rows for s in self.sums)
+        return Figures(elbo, reconstruction, reconstruction - elbo, divergence, accuracy)

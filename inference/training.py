@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyro
 from pyro.infer import is_validation_enabled
@@ -25,9 +25,18 @@ from ppl_gen.inference.structure import Structure, examine
 
 DEFAULT_BATCH = 128
 
-# ELBO, reconstruction and KL, in nats per datum; NaN for what has no meaning.
-Figures = tuple[float, float, float]
-UNKNOWN: Figures = (math.nan, math.nan, math.nan)
+
+class Figures(NamedTuple):
+    """Means of some rows, in nats per datum; NaN for what has no meaning."""
+
+    elbo: float = math.nan
+    reconstruction: float = math.nan
+    kl: float = math.nan
+    divergence: float = math.nan
+    critic_accuracy: float = math.nan
+
+
+UNKNOWN = Figures()
 
 
 class Training(ABC):
@@ -154,7 +163,17 @@ class Training(ABC):
     def _record(self, number: int, seconds: float, figures: Figures, valid: Figures) -> Epoch:
         elements = self.structure.elements if self.batches.part is not None else 0
         bits = -figures[0] / (elements * math.log(2)) if elements else math.nan
-        return Epoch(number, self.steps, seconds, *self.rates(number), *figures, bits, *valid)
+        return Epoch(
+            number,
+            self.steps,
+            seconds,
+            *self.rates(number),
+            *figures[:3],
+            bits,
+            *valid[:3],
+            *figures[3:],
+            valid.divergence,
+        )
 
 
 def check_batch_size(structure: Structure, asked: int | None, size: int) -> None:
