@@ -115,6 +115,8 @@ def posterior_findings(subject: _Subject) -> list[Finding]:
     reason = ""
     if not structure.latents:
         reason = "The story has no latents."
+    elif structure.unscored:
+        reason = f"There are no densities to weigh: {structure.unscored}."
     elif points:
         reason = f"The guide gives one value of {points[0]!r} and no posterior to weigh."
     elif local and not structure.splits_rows:

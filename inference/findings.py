@@ -144,7 +144,7 @@ def joint_khat(found: Evidence) -> Finding:
 
 
 def settled(history: History) -> Finding:
-    """Whether the ELBO had stopped rising by itself.
+    """Whether the ELBO had stopped rising by itself; or what is climbed in its place.
 
     A falling learning rate brings any ELBO to rest, so that only the epochs are looked at in which
     it was at least half its largest. The last tenth of them (at least 10) is cut in two; the figure
@@ -152,7 +152,8 @@ def settled(history: History) -> Finding:
     nats or within two standard errors of the noise, and fails from 1 nat on (our limits). A climb
     that is slower than this is not seen.
     """
-    elbo = torch.tensor(history["elbo"], dtype=torch.float64)
+    elbo = torch.tensor([epoch.climbed for epoch in history], dtype=torch.float64)
+    name = "ELBO" if any(math.isfinite(e) for e in history["elbo"]) else "objective"
     rate = torch.tensor(history["learning_rate"], dtype=torch.float64)
     if len(rate):
         fast = (rate >= rate.max() / 2).nonzero().max().item() + 1
@@ -174,7 +175,7 @@ def settled(history: History) -> Finding:
         "nats",
         "below 0.1 nats",
         "pass" if not rising else "warn" if rise < 1 else "fail",
-        f"Over the last {window} epochs{when} the ELBO {verb} by {abs(rise):.3f} nats per datum"
+        f"Over the last {window} epochs{when} the {name} {verb} by {abs(rise):.3f} nats per datum"
         f" (noise {noise:.3f}).",
         "Fit for more epochs." if rising else "",
         "",

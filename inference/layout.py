@@ -93,8 +93,14 @@ class Layout:
 
 
 def log_prob(node: Node) -> Tensor:
-    """A site's log-density in nats, masked but not scaled."""
-    term = node["fn"].log_prob(node["value"])
+    """A site's log-density in nats, masked but not scaled; NaN of a law that has none."""
+    law, value = node["fn"], node["value"]
+    try:
+        term = law.log_prob(value)
+    except NotImplementedError:
+        dtype = torch.get_default_dtype()
+        batch = value.shape[: value.dim() - len(law.event_shape)]
+        term = torch.full(batch, torch.nan, dtype=dtype, device=value.device)
     mask = node["mask"]
     if mask is None:
         return term

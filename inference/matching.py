@@ -28,7 +28,7 @@ SMOOTH = 0.1
 # Nats that a unit of each divergence counts for. Of the adversarial one, which leaves out what a
 # code tells of its datum, ten: with one, the reconstruction outweighs the last tenths of a nat by
 # which the codes miss the prior. An MMD is a number below 1.
-NATS: dict[Kind, float] = {"adversarial": 10.0, "avb": 1.0, "mmd": 500.0}
+NATS: dict[Kind, float] = {"adversarial": 10.0, "avb": 1.0, "mmd": 100.0}
 # The figure of each, as it is told.
 NAMES: dict[Kind, str] = {
     "adversarial": "KL of all codes from the prior, by a critic",

@@ -13,7 +13,7 @@ from pyro import poutine
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from ppl_gen.errors import DataError, StoryError
+from ppl_gen.errors import DataError, NoDensityError, StoryError
 from ppl_gen.inference.capture import Captured, Compile
 from ppl_gen.inference.draws import Draws
 from ppl_gen.inference.evidence import Evidence, log_evidence
@@ -143,7 +143,16 @@ def joint_evidence_of(
 def weighed(
     run: Run, batch: Batch, draws: int, memory: int, seed: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Log-weights of a few rows at a time, ``(S, rows)``, and of the global sites, ``(S,)``."""
+    """Log-weights of a few rows at a time, ``(S, rows)``, and of the global sites, ``(S,)``.
+
+    Raises:
+        NoDensityError: If a prior has no density.
+    """
+    if run.structure.unscored:
+        raise NoDensityError(
+            f"an evidence needs the density of every latent, but {run.structure.unscored}: ask "
+            "check for its two-sample test, or score the codes under a prior that has one"
+        )
     with run.pair.active(), seeded(seed):
         sampler = Sampler(run.pair, run.structure, run.kwargs)
         rows, together = plan(sampler, batch, draws, memory, predict=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -119,8 +120,21 @@ class Run:
         told = name.get("class", name.get("file", name.get("object")))
         shown = f"Run of {told}, {len(self.history)} epochs, {self.data.rows} rows"
         if len(self.history):
-            shown += f", ELBO {self.history[-1].elbo:.3f} nats a datum"
+            shown += f", {self.headline}"
         return f"<{shown}, verdict: {self.verdict.status if self.verdict else 'not checked'}>"
+
+    @property
+    def headline(self) -> str:
+        """How the fit ended, in figures of the training data: an ELBO, or what stands for it."""
+        last = self.history[-1]
+        if math.isnan(last.divergence):
+            return f"ELBO {last.elbo:.3f} nats a datum"
+        kind = self.settings.objective
+        told = f"reconstruction {last.reconstruction:.3f} nats a datum"
+        if kind == "avb":
+            return f"{told}, {last.climbed:.3f} less the KL that a critic estimates"
+        unit = "" if kind == "mmd" else " nats"
+        return f"{told}, codes {last.divergence:.4f}{unit} from the prior ({kind})"
 
     @property
     def story(self) -> Any:

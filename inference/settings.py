@@ -69,7 +69,8 @@ class Settings:
         kl_weight: Factor on the KL term of every latent, or on the divergence in its place; below
             1 it trades fit of the prior for reconstruction. The ELBO that is shown stays
             unweighted.
-        kl_warmup: Epochs over which that factor grows from near 0.
+        kl_warmup: Epochs over which that factor grows from near 0; by default none, or a quarter
+            of all where codes are matched to draws, which otherwise match before they tell of data.
         free_bits: Nats per datum of each latent site's KL that cost nothing.
         patience: Stop after so many epochs without a better validation ELBO; never by default, and
             never during the warm-up.
@@ -96,7 +97,7 @@ class Settings:
     particles: int = 1
     objective: Literal["auto", "elbo", "adversarial", "avb", "mmd"] = "auto"
     kl_weight: float = 1.0
-    kl_warmup: int = 0
+    kl_warmup: int | None = None
     free_bits: float = 0.0
     patience: int | None = None
     device: str = "auto"
@@ -110,7 +111,8 @@ class Settings:
         for name in ("learning_rate", "kl_weight"):
             _check(name, 0 < getattr(self, name) < float("inf"), "positive", getattr(self, name))
         for name in ("kl_warmup", "free_bits", "tolerance"):
-            _check(name, getattr(self, name) >= 0, "at least 0", getattr(self, name))
+            value = getattr(self, name)
+            _check(name, value is None or value >= 0, "at least 0", value)
         for name in ("epochs", "batch_size", "restarts", "patience"):
             value = getattr(self, name)
             _check(name, value is None or value >= 1, "at least 1", value)
@@ -137,7 +139,7 @@ class Settings:
 
     def kl_weight_at(self, epoch: int) -> float:
         """Factor on the KL term in an epoch, counted from 1."""
-        return self.kl_weight * min(1.0, epoch / (self.kl_warmup + 1))
+        return self.kl_weight * min(1.0, epoch / ((self.kl_warmup or 0) + 1))
 
     def rate_at(self, progress: float) -> float:
         """Factor on the learning rate when ``progress`` of the fit, from 0 to 1, is done."""

@@ -20,6 +20,7 @@ from ppl_gen.errors import StoryError
 from ppl_gen.inference.mismatch import base_of, check_values, compare_sites, plates_of
 from ppl_gen.inference.pair import Pair
 from ppl_gen.inference.tracing import Batch, Nodes, PlateSizes, blame, sample_sites, trace_nodes
+from ppl_gen.laws import Drawn
 
 
 @dataclass(frozen=True)
@@ -279,7 +280,7 @@ def _describe(
     return {
         name: Site(
             name=name,
-            law=type(base_of(node["fn"])).__name__,
+            law=_name_of(base_of(node["fn"])),
             observed=node["is_observed"] and not _is_derived(node),
             plates=plates_of(node, vectorized=True),
             event_shape=tuple(node["fn"].event_shape),
@@ -292,6 +293,11 @@ def _describe(
         for name, node in model.items()
         if not site_is_factor(node)  # type: ignore[arg-type]
     }
+
+
+def _name_of(law: Any) -> str:
+    """Name of its class; of a law that is known by its draws alone, of what draws."""
+    return law.name if isinstance(law, Drawn) else type(law).__name__
 
 
 def _is_implicit(node: dict[str, Any]) -> bool:

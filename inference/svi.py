@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import Any
 
@@ -78,6 +78,10 @@ class GradientAscent(Training):
                 f"{self.settings.learning_rate:g}), or take objective='mmd'"
             )
 
+    @property
+    def objective(self) -> Any:
+        return self.settings.objective if self.matched is None else self.matched.kind
+
     def begin(self) -> None:
         """Find first weights, and choose what is climbed."""
         story = self.pair.story
@@ -148,7 +152,7 @@ class GradientAscent(Training):
     def _kept(self, epoch: Epoch) -> bool:
         # What is matched has no bound by which epochs could be told apart.
         matched = self.matched is not None
-        if self.valid is None or matched or epoch.epoch <= self.settings.kl_warmup:
+        if self.valid is None or matched or epoch.epoch <= (self.settings.kl_warmup or 0):
             self.earlier, self.kept = self.kept, self.pair.snapshot()
             return False
         if epoch.valid_elbo > self.best:
@@ -164,6 +168,9 @@ class GradientAscent(Training):
         size = self.batches.size
         example = self.batches.example(self.batches.batch_size)
         self.matched = self._chosen_match(example)
+        if settings.kl_warmup is None:
+            warmup = 0 if self.matched is None else self.epochs // 4
+            self.settings = settings = replace(settings, kl_warmup=warmup)
         if self.matched is not None:
             objective = self.bound = self.matched
         else:

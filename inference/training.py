@@ -117,6 +117,11 @@ class Training(ABC):
     def keep(self, epoch: Epoch) -> bool:
         """Keep the weights if they are the ones to keep; say whether to stop."""
 
+    @property
+    def objective(self) -> Any:
+        """What is climbed, as a setting."""
+        return self.settings.objective
+
     def climb(self, report: Reporter) -> None:
         """Take every epoch, until the last or until one says to stop."""
         validate = is_validation_enabled()
@@ -139,7 +144,12 @@ class Training(ABC):
         return Run(
             pair=self.pair,
             structure=self.structure,
-            settings=replace(self.settings, batch_size=self.batches.batch_size, epochs=self.epochs),
+            settings=replace(
+                self.settings,
+                batch_size=self.batches.batch_size,
+                epochs=self.epochs,
+                objective=self.objective,
+            ),
             history=History(tuple(self.epochs_done)),
             data=self.record,
             kwargs=self.kwargs,

@@ -325,7 +325,7 @@ def summary(run: Run, out: Path) -> str:
     story = f" --story {shown(Path(run.pair.origin['file']))}" if run.pair.origin else ""
     return (
         f"{shown(out)}: {last.epoch} epochs in {last.seconds:.1f} s, "
-        f"ELBO {last.elbo:.3f} nats a row{held_out}\n"
+        f"{run.headline.replace('a datum', 'a row')}{held_out}\n"
         f"next: ppl-gen check {shown(out)}{story}"
     )
 

@@ -100,6 +100,8 @@ def khat(view: View) -> Markup:
     points = [s.name for s in view.run.structure.latents if s.local and s.point]
     if points:
         raise NotShown(f"The guide gives one value of {points[0]!r} and no posterior to weigh.")
+    if view.run.structure.unscored:
+        raise NotShown(f"There are no densities to weigh: {view.run.structure.unscored}.")
     plane = plane_of(view)
     found = view.run.evidence(view.some(JUDGED), draws=DRAWS, seed=view.seed)
     threshold, rows = khat_threshold(DRAWS), len(found.khat)

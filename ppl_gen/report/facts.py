@@ -141,22 +141,40 @@ def curves(view: View) -> Markup:
     run, history = view.run, view.run.history
     panels, climbed = [], run.settings.method == "em"
     first = "log-likelihood" if climbed else "ELBO"
-    for title, name in ((first, "elbo"), ("reconstruction", "reconstruction"), ("KL", "kl")):
+    matched = np.isfinite(history["divergence"]).any()
+    kind = run.settings.objective
+    unit = "" if kind == "mmd" else ", nats per datum"
+    for title, name in (
+        (f"{first}, nats per datum", "elbo"),
+        ("reconstruction, nats per datum", "reconstruction"),
+        ("KL, nats per datum", "kl"),
+        (f"divergence of codes from the prior ({kind}){unit}", "divergence"),
+    ):
         train = np.array(history[name], dtype=float)
         valid = np.array(history[f"valid_{name}"], dtype=float)
         if np.isfinite(train).any() or np.isfinite(valid).any():
-            panels.append((f"{title}, nats per datum", train, valid))
+            panels.append((title, train, valid))
     if not panels:
         raise NotShown("The run has no history of finite figures.")
     valid = np.array(history["valid_elbo"], dtype=float)
     watched = np.isfinite(valid).any()
-    kept = None if climbed else _kept(valid, run.settings.kl_warmup)
+    kept = None if climbed else _kept(valid, run.settings.kl_warmup or 0)
     marks = [(FIRST, "line", "training")]
     if watched:
         marks.append((SECOND, "dashed", "validation"))
     if kept is not None:
         marks.append((SECOND, "o", f"epoch {kept}, whose weights were kept"))
     last = history.epochs[-1]
+    if matched:
+        valid = np.array(history["valid_reconstruction"], dtype=float)
+        marks += [(SECOND, "dashed", "validation")] if np.isfinite(valid).any() else []
+        alt = f"reconstruction and divergence over {len(history)} epochs"
+        caption = (
+            f"At the end: {run.headline}. The prior has draws and no density, or a match was asked "
+            "for: this is no ELBO. Good: the divergence stays near 0 while the reconstruction "
+            "rises, and validation follows training."
+        )
+        return joined([legend(marks), figure(figures.curves(panels, None, alt), caption)])
     alt = f"{first}, and what it is made of, over {len(history)} epochs"
     what = (
         "An iteration of EM over all rows never lowers that of training"
