@@ -6,11 +6,14 @@ A prior of your own keeps them if this passes::
         @pytest.fixture
         def prior(self):
             return Heart(2)
+
+One that can only be drawn from has an :class:`ImplicitPriorContract`.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any, ClassVar
 
 import pyro
 import torch
@@ -18,14 +21,19 @@ from torch import Tensor
 from torch.distributions import (
     Categorical,
     Distribution,
+    Gamma,
     MixtureSameFamily,
     MultivariateNormal,
     biject_to,
+    constraints,
 )
 from torch.distributions.constraints import Constraint
 from torch.func import functional_call
+from torch.nn.functional import normalize
 
-from ppl_gen.priors import Prior
+from ppl_gen import laws, supports
+from ppl_gen.errors import NoDensityError
+from ppl_gen.priors import ImplicitPrior, Prior
 
 # Normal laws that a density is integrated against, and the share of the draws that each is fitted
 # to: together they cover where the draws are.
@@ -54,8 +62,11 @@ def check_density(
     If the support is not the whole space, all this is of ``biject_to(support)``'s coordinates. A
     constant that is wrong by 0.05 nats is found, and a scale that is wrong by 5 %.
 
+    Directions, on the unit sphere, are given a length at random. Of finitely many values each has
+    to be drawn as often as its probability says. Parts that are joined are looked at one by one.
+
     Args:
-        law: Batch shape ``()``, event shape ``(D,)``; its draws continuous.
+        law: Batch shape ``()``, event shape ``(D,)``.
         support: Where its draws are; by default its own.
         draws: How many to hold it against.
         seed: Of the draws; torch's generator is left as it was.
@@ -65,10 +76,19 @@ def check_density(
     """
     support = support or law.support
     assert isinstance(support, Constraint)
+    if isinstance(law, laws.Joined):
+        for part in law.parts:
+            check_density(part, None, draws, seed)
+        return
+    if support.is_discrete:
+        _check_probabilities(law, draws, seed)
+        return
+    if supports.is_sphere(support):
+        law, support = _Lengthened(law), constraints.real_vector
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         point = _points(law, draws, support)
-        log_density, slope = _scored(law, point, support)
+        log_density, slope = _with_slope(law, point, support)
         if not log_density.isfinite().all():
             worst = point[~log_density.isfinite()][0].tolist()
             raise AssertionError(f"every draw must have a finite density, {worst} (free) has not")
@@ -85,8 +105,8 @@ def check_density(
             )
 
 
-class PriorContract:
-    """Tests that a prior has to pass: inherit them, with a fixture ``prior``."""
+class _Contract:
+    """What priors with a density and without have to keep."""
 
     def test_it_is_one_law_of_the_whole_code(self, prior: Prior) -> None:
         law = prior()
@@ -99,34 +119,127 @@ class PriorContract:
         with pyro.plate("draws", 5, dim=-2), pyro.plate("observations", 4):
             z = pyro.sample("z", prior())
         assert z.shape == (5, 4, prior.features)
-        assert prior().log_prob(z).shape == (5, 4)
+        if prior.scored:
+            assert prior().log_prob(z).shape == (5, 4)
 
     def test_its_draws_are_in_its_support(self, prior: Prior) -> None:
         inside = prior.support.check(prior().sample(torch.Size((1000,))))
         assert inside.all(), "every draw must be in the support"
+
+    def test_the_same_seed_draws_the_same(self, prior: Prior) -> None:
+        drawn = []
+        for _ in range(2):
+            with torch.random.fork_rng():
+                torch.manual_seed(1)
+                drawn.append(prior().sample(torch.Size((50,))))
+        assert torch.equal(*drawn), "draws must come from torch's generator"
+
+    def test_it_can_be_built_again(self, prior: Prior) -> None:
+        again = prior.rebuild()
+        assert type(again) is type(prior)
+        assert again.features == prior.features
+        assert str(again.support) == str(prior.support)
+
+
+class PriorContract(_Contract):
+    """Tests that a prior with a density has to pass: inherit them, with a fixture ``prior``."""
 
     def test_it_scores_what_it_draws(self, prior: Prior) -> None:
         check_density(prior(), prior.support)
 
     def test_its_gradients_are_those_of_its_density(self, prior: Prior) -> None:
         prior = prior.double()
-        transform = biject_to(prior.support)
-        point = transform.inv(prior().sample(torch.Size((20,))))
+        drawn = prior().sample(torch.Size((20,))).double()
         learned = dict(prior.named_parameters())
+        place = _placed(prior.support)
+        inputs = list(learned.values())
+        if place is not None:  # what is nowhere between two values has no slope
+            inputs.append(drawn if supports.is_sphere(prior.support) else place.inv(drawn))
 
-        def log_density(point: Tensor, *values: Tensor) -> Tensor:
-            law = functional_call(prior, dict(zip(learned, values, strict=True)), ())
-            return law.log_prob(transform(point))
+        def log_density(*given: Tensor) -> Tensor:
+            values = dict(zip(learned, given, strict=False))
+            law = functional_call(prior, values, ())
+            return law.log_prob(drawn if place is None else place(given[-1]))
 
-        inputs = (point, *learned.values())
-        inputs = tuple(value.detach().clone().requires_grad_() for value in inputs)
-        assert torch.autograd.gradcheck(log_density, inputs, atol=1e-4, rtol=1e-3)
+        fresh = tuple(value.detach().clone().requires_grad_() for value in inputs)
+        if fresh:
+            assert torch.autograd.gradcheck(
+                log_density, fresh, atol=1e-4, rtol=1e-3, fast_mode=True
+            )
 
-    def test_it_can_be_built_again(self, prior: Prior) -> None:
-        again = prior.rebuild()
-        assert type(again) is type(prior)
-        assert again.arguments == prior.arguments
-        assert again.support == prior.support or str(again.support) == str(prior.support)
+
+class ImplicitPriorContract(_Contract):
+    """Tests that a prior without a density has to pass: inherit them, with a fixture ``prior``."""
+
+    def test_it_gives_so_many_draws(self, prior: ImplicitPrior) -> None:
+        assert not prior.scored
+        drawn = prior.sample(7)
+        assert drawn.shape == (7, prior.features), (
+            f"sample(7) must give (7, {prior.features}), got {tuple(drawn.shape)}"
+        )
+        assert drawn.isfinite().all(), "every draw must be finite"
+        assert len(drawn.unique(dim=0)) > 1, "draws must differ"
+
+    def test_a_density_is_refused_in_a_sentence(self, prior: ImplicitPrior) -> None:
+        law, told = prior(), ""
+        try:
+            law.log_prob(law.sample())
+        except NoDensityError as error:
+            told = str(error)
+        assert type(prior).__name__ in told, f"a density must be refused by name, got {told!r}"
+
+
+class _Lengthened(Distribution):
+    """Directions with a length at random, which have a density in the whole space."""
+
+    arg_constraints: ClassVar[dict] = {}  # pyright: ignore
+
+    def __init__(self, law: Distribution) -> None:
+        self.law, self.length = law, Gamma(20.0, 20.0)
+        super().__init__(law.batch_shape, law.event_shape, validate_args=False)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        drawn = self.law.sample(sample_shape)
+        return self.length.sample(drawn.shape[:-1]).unsqueeze(-1) * drawn
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        length = value.norm(dim=-1)
+        around = (value.shape[-1] - 1) * length.log()
+        return self.law.log_prob(normalize(value, dim=-1)) + self.length.log_prob(length) - around
+
+
+def _check_probabilities(law: Distribution, draws: int, seed: int) -> None:
+    """Refuse probabilities that are not how often values are drawn, or do not add up to 1."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        drawn = law.sample(torch.Size((draws,)))
+    values, counts = drawn.unique(dim=0, return_counts=True)
+    with torch.no_grad():
+        probability = law.log_prob(values).double().exp()
+    error = (probability * (1 - probability) / draws).clamp(min=1 / draws**2).sqrt()
+    off = (counts / draws - probability).abs() > ERRORS * error
+    if off.any():
+        worst = int(off.nonzero()[0])
+        raise AssertionError(
+            f"the probability must be how often a value is drawn, but {values[worst].tolist()} "
+            f"has {float(probability[worst]):.4f} and is drawn {int(counts[worst])} times of "
+            f"{draws}"
+        )
+    total = float(probability.sum())
+    if len(values) < draws / 100 and abs(total - 1) > 0.01:
+        raise AssertionError(
+            f"probabilities must add up to 1, got {total:.4f} of all that is drawn"
+        )
+
+
+def _placed(support: Constraint) -> Any:
+    """From any numbers to a support, where there is a way that has a slope."""
+    if supports.is_sphere(support):
+        return lambda point: normalize(point, dim=-1)
+    try:
+        return biject_to(support)
+    except NotImplementedError:
+        return None
 
 
 def _points(law: Distribution, count: int, support: Constraint) -> Tensor:
@@ -135,13 +248,18 @@ def _points(law: Distribution, count: int, support: Constraint) -> Tensor:
         return biject_to(support).inv(law.sample(torch.Size((count,))).double())
 
 
-def _scored(law: Distribution, point: Tensor, support: Constraint) -> tuple[Tensor, Tensor]:
-    """Log-densities of the whole space at points ``(n, d)``, ``(n,)``, and their slopes."""
+def _log_density(law: Distribution, point: Tensor, support: Constraint) -> Tensor:
+    """Log-densities of the whole space at points ``(n, d)``, ``(n,)``."""
     transform = biject_to(support)
-    point = point.detach().requires_grad_()
     value = transform(point)
     log_density = law.log_prob(value.to(torch.get_default_dtype())).double()
-    log_density = log_density + transform.log_abs_det_jacobian(point, value)
+    return log_density + transform.log_abs_det_jacobian(point, value)
+
+
+def _with_slope(law: Distribution, point: Tensor, support: Constraint) -> tuple[Tensor, Tensor]:
+    """Log-densities at points ``(n, d)``, and their slopes."""
+    point = point.detach().requires_grad_()
+    log_density = _log_density(law, point, support)
     (slope,) = torch.autograd.grad(log_density.sum(), point)
     return log_density.detach(), slope
 
@@ -173,7 +291,8 @@ def _hold(
 ) -> None:
     """Refuse a density if its bridge to another law is not that of the draws, ``point``."""
     there = other.sample(point.shape[:1])
-    density_there, _ = _scored(law, there, support)
+    with torch.no_grad():
+        density_there = _log_density(law, there, support)
     ours = (other.log_prob(point) - log_density).sigmoid()
     theirs = (density_there - other.log_prob(there)).nan_to_num(-math.inf).sigmoid()
     error = float((ours.var() + theirs.var()).sqrt()) / math.sqrt(len(point))

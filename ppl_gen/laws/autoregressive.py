@@ -20,8 +20,8 @@ class Autoregressive(Law):
         (w_d, \mu_d, \sigma_d) = f_d(z_1, \dots, z_{d - 1})
 
     Args:
-        net: From ``(*, D)`` to three of ``(*, K, D)``: logits of the weights, means, logarithms of
-            the scales. What stands at ``d`` must not depend on features from ``d`` on.
+        net: From ``(*, D)`` to three of ``(*, K, D)``: logits of the weights, means, scales. What
+            stands at ``d`` must not depend on features from ``d`` on.
         like: A tensor of the shape ``(*, D)`` of a draw.
     """
 
@@ -39,8 +39,8 @@ class Autoregressive(Law):
 
     def _laws(self, value: Tensor) -> MixtureSameFamily:
         """The law of every feature given those before it, batch shape ``(*, D)``."""
-        logits, loc, log_scale = (part.mT for part in self.net(value))
-        normals = Normal(loc, log_scale.exp(), validate_args=False)
+        logits, loc, scale = (part.mT for part in self.net(value))
+        normals = Normal(loc, scale, validate_args=False)
         weights = Categorical(logits=logits, validate_args=False)
         return MixtureSameFamily(weights, normals, validate_args=False)
 

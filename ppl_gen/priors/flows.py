@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
+import torch
 from pyro.distributions.torch_distribution import TorchDistribution
+from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
@@ -59,6 +63,8 @@ class FlowPrior(Prior):
         flows = laws.zuko_flows()
         makers = {"nsf": flows.NSF, "gf": flows.GF, "cnf": flows.CNF}
         self.flow = makers.get(kind, flows.MAF)(self.features, **options)
+        if kind == "gf":
+            _start_near_normal(self.flow)
 
     def forward(self) -> TorchDistribution:
         return laws.Flow(self.flow())
@@ -66,3 +72,30 @@ class FlowPrior(Prior):
     @property
     def support(self) -> Constraint:
         return constraints.real_vector
+
+
+def _start_near_normal(flow: Any) -> None:
+    """Let a Gaussianisation begin as hardly any change, and keep its tails."""
+    from zuko.flows import ElementWiseTransform
+    from zuko.transforms import GaussianizationTransform
+
+    class FarReaching(GaussianizationTransform):
+        """zuko's gives at most 4.9, beyond which the next one, or the base, still has mass."""
+
+        def f(self, x: Tensor) -> Tensor:
+            place = x.unsqueeze(-1) * self.scale + self.shift
+            lower, upper = (
+                torch.special.log_ndtr(side).logsumexp(-1) - math.log(place.shape[-1])
+                for side in (place, -place)
+            )
+            # Of the smaller tail, which has all its digits.
+            smaller = torch.minimum(lower, upper).exp().clamp(min=torch.finfo(x.dtype).tiny)
+            side = torch.where(lower < upper, 1.0, -1.0).to(x)
+            return side * torch.special.ndtri(smaller)
+
+    for module in flow.modules():
+        if isinstance(module, ElementWiseTransform):
+            module.univariate = partial(FarReaching, bound=100.0)
+            with torch.no_grad():
+                for value in module.phi:
+                    value.mul_(0.1)

@@ -10,6 +10,7 @@ from pyro.nn import AutoRegressiveNN
 from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
+from torch.nn.functional import softplus
 
 from ppl_gen import laws
 from ppl_gen.component import whole
@@ -44,24 +45,29 @@ class AutoregressivePrior(Prior):
         super().__init__(features)
         self.components = whole("components", components)
         self.register_buffer("like", torch.zeros(self.features), persistent=False)
-        # The first feature has none before it: its law is the network's bias.
-        self.net = AutoRegressiveNN(
-            self.features,
-            [max(whole("hidden", hidden), self.features)],
-            param_dims=[self.components] * 3,
-            permutation=torch.arange(self.features),
-        )
-        # So that the components of a feature are apart before anything is learned.
-        self.first = nn.Parameter(torch.linspace(-1, 1, self.components).unsqueeze(-1))
+        # One feature alone has none before it: its law is this and nothing else.
+        self.first = nn.Parameter(torch.zeros(3, self.components, self.features))
+        with torch.no_grad():  # components that are apart before anything is learned
+            self.first[1] = torch.linspace(-1, 1, self.components).unsqueeze(-1)
+        whole("hidden", hidden)
+        self.net = None
+        if self.features > 1:
+            self.net = AutoRegressiveNN(
+                self.features,
+                [max(hidden, self.features)],
+                param_dims=[3 * self.components],
+                permutation=torch.arange(self.features),
+            )
 
     def forward(self) -> TorchDistribution:
         return laws.Autoregressive(self._parts, self.like)
 
     def _parts(self, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        logits, loc, log_scale = self.net(value)
-        if self.components == 1:  # which the network gives no dimension of its own
-            logits, loc, log_scale = (part.unsqueeze(-2) for part in (logits, loc, log_scale))
-        return logits, loc + self.first, log_scale
+        parts = self.first
+        if self.net is not None:
+            parts = parts + self.net(value).unflatten(-2, (3, self.components))
+        logits, loc, raw_scale = parts.expand(*value.shape[:-1], -1, -1, -1).unbind(-3)
+        return logits, loc, softplus(raw_scale) + 1e-3
 
     @property
     def support(self) -> Constraint:

@@ -10,11 +10,29 @@ from torch.testing import assert_close
 
 from ppl_gen import laws
 from ppl_gen.posteriors import DiagonalNormal
-from ppl_gen.priors import PRIORS, MixturePrior, Prior, StandardNormal, prior
-from ppl_gen.testing import PriorContract, check_density
+from ppl_gen.priors import (
+    PRIORS,
+    MixturePrior,
+    Prior,
+    StandardNormal,
+    prior,
+)
+from ppl_gen.testing import ImplicitPriorContract, PriorContract, check_density
 
 SPECS = [
-    *PRIORS,
+    *(name for name, cls in PRIORS.items() if cls.scored and name != "product"),
+    "vamp(components=7, pseudo='data')",
+    "flow(kind='maf', transforms=2)",
+    "flow(kind='realnvp')",
+    "flow(kind='gf')",
+    "autoregressive(components=1)",
+    "hierarchical(top=1)",
+    "von-mises-fisher(concentration=30.0)",
+    "one-hot(learned=True)",
+    "categorical(categories=3, learned=True)",
+    "bernoulli(learned=True)",
+    "product(parts=('one-hot(features=2)', 'gamma(features=1)', 'normal'))",
+    "product(parts=('standard-normal(features=2)', 'sphere'))",
     "normal(scale=0.5, learned=False)",
     "uniform(low=0.5, high=3.0)",
     "beta(alpha=0.5, beta=2.0)",
@@ -33,9 +51,25 @@ SPECS = [
 def sizes(spec: str) -> tuple[int, ...]:
     """Sizes of a code that a law can have."""
     name = spec.split("(")[0]
+    if name == "product":
+        return (5,)
     if name == "flower":
         return 2, 4
+    at_least_two = ("sphere", "von-mises-fisher", "one-hot", "hierarchical")
+    if name in at_least_two or "realnvp" in spec:
+        return 2, 5
     return (2, 5) if name in ("dirichlet", "logistic-normal", "stick-breaking") else (1, 2, 5)
+
+
+def of(spec: str, features: int) -> Prior:
+    """A prior, and for one that is made of a guide a small one."""
+    made = prior(spec, features)
+
+    def guide(x: torch.Tensor) -> dist.TorchDistribution:
+        return dist.Normal(x[:, :features], 0.2 + x[:, features:].square()).to_event(1)
+
+    made.follow(guide, (2 * features,))
+    return made
 
 
 def shaken(module: Prior) -> Prior:
@@ -48,7 +82,25 @@ def shaken(module: Prior) -> Prior:
 class TestEveryPrior(PriorContract):
     @pytest.fixture(params=[(spec, size) for spec in SPECS for size in sizes(spec)], ids=str)
     def prior(self, request: pytest.FixtureRequest) -> Prior:
-        return shaken(prior(*request.param))
+        return shaken(of(*request.param))
+
+
+DRAWN = [
+    *(name for name, cls in PRIORS.items() if not cls.scored and name != "image"),
+    "image(picture=((0, 1, 5), (2, 0, 1)))",
+    "pinwheel(arms=3, scale=2.0)",
+]
+
+
+class TestEveryPriorThatIsDrawnAlone(ImplicitPriorContract):
+    @pytest.fixture(params=[(spec, size) for spec in DRAWN for size in (2, 6)], ids=str)
+    def prior(self, request: pytest.FixtureRequest) -> Prior:
+        return prior(*request.param)
+
+
+def test_a_continuous_flow_scores_what_it_draws() -> None:
+    """With few draws: each takes the solution of a differential equation."""
+    check_density(shaken(of("flow(kind='cnf')", 2))(), draws=300)
 
 
 @pytest.mark.parametrize("radius", ["own", "shared"])
