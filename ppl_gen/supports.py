@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import torch
 from pyro.distributions import constraints
 from torch.distributions.constraints import Constraint
-
-POSITIVE = (
-    type(constraints.positive),
-    type(constraints.nonnegative),
-    constraints.greater_than,
-    constraints.greater_than_eq,
-)
 
 
 def of_one(support: Constraint) -> Any:
     """The support of a feature, where each has the same; else of the whole."""
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
+    while isinstance(base := getattr(support, "base_constraint", None), Constraint):
+        support = base
     return support
 
 
@@ -58,22 +53,43 @@ def is_joined(support: Constraint) -> bool:
 
 
 def in_words(support: Constraint) -> str:
-    """What is in a support, as in "positive numbers"."""
-    one = of_one(support)
-    if is_joined(one):
-        counted = zip(one.cseq, one.lengths, strict=True)
-        return ", then ".join(f"{in_words(part)} ({length})" for part, length in counted)
-    if isinstance(one, constraints.integer_interval):
-        return f"whole numbers from {one.lower_bound} to {one.upper_bound}"
-    if isinstance(one, constraints.interval):
-        return f"numbers from {float(one.lower_bound):g} to {float(one.upper_bound):g}"
-    if isinstance(one, POSITIVE):
-        return "positive numbers"
+    """What a support holds, such as ``"real numbers"`` or ``"numbers between 0 and 1"``.
+
+    Of several independent numbers it says what each of them can be.
+
+    Args:
+        support: A constraint of torch or Pyro.
+    """
+    support = of_one(support)
+    if is_joined(support):
+        parts = zip(support.cseq, support.lengths, strict=True)
+        return ", then ".join(f"{in_words(part)} ({length})" for part, length in parts)
     named = {
         is_real: "real numbers",
         is_shares: "shares of a whole",
         is_sphere: "directions (vectors of length 1)",
         is_one_hot: "one of several",
-        is_binary: "zeros and ones",
+        is_binary: "0 or 1",
     }
-    return next((words for holds, words in named.items() if holds(one)), str(one))
+    words = next((words for holds, words in named.items() if holds(support)), "")
+    if words:
+        return words
+    low, high = (_number(getattr(support, name, None)) for name in ("lower_bound", "upper_bound"))
+    numbers = "whole numbers" if support.is_discrete else "numbers"
+    if low and high:
+        return f"{numbers} between {low} and {high}"
+    if isinstance(support, constraints.greater_than):
+        return f"positive {numbers}" if low == "0" else f"{numbers} above {low}"
+    if low:
+        return f"{numbers} from {low} up"
+    if high:
+        return f"{numbers} up to {high}"
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(support).__name__.strip("_")).lower()
+
+
+def _number(bound: Any) -> str | None:
+    """A bound in digits, or in a word if it differs from feature to feature; None for none."""
+    if bound is None:
+        return None
+    values = torch.as_tensor(bound).unique()
+    return f"{values.item():g}" if len(values) == 1 else "a bound"

@@ -13,6 +13,7 @@ import ppl_gen as pg
 from ppl_gen.cli import commands, comparing, conditional, fitting, predicting
 from ppl_gen.cli.console import complain, show
 from ppl_gen.cli.demo import demo
+from ppl_gen.cli.listing import list_names
 from ppl_gen.cli.options import first_line, nearest, run_command, show_choices
 from ppl_gen.errors import PplGenError
 
@@ -27,7 +28,7 @@ COMMANDS = {
     "posterior": commands.posterior,
     "report": commands.report,
     "new": commands.new,
-    "list": commands.list_names,
+    "list": list_names,
     "demo": demo,
 }
 HELP = """Write the story of your data; ppl-gen fits it and says whether to trust it.

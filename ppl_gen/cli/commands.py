@@ -1,4 +1,4 @@
-"""What can be asked of a run, and what there is to choose from."""
+"""What can be asked of a run, and a story to start from."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ from typing import Annotated
 
 import torch
 import tyro
-from rich.table import Table
-from rich.text import Text
 from torch import Tensor
 
 import ppl_gen as pg
 from ppl_gen.cli import pictures
 from ppl_gen.cli.console import note, show, shown
-from ppl_gen.cli.options import first_line
 from ppl_gen.cli.sources import Input, Unset
 from ppl_gen.cli.template import write_template
 from ppl_gen.data import Dataset, Part
@@ -194,32 +191,6 @@ def new(file: tyro.conf.Positional[Path]) -> None:
         f"  ppl-gen fit {shown(file)} --data wine --out {run}\n"
         f"  ppl-gen check {run} --story {shown(file)}"
     )
-
-
-def list_names() -> None:
-    """Name all stories, data sets, priors, likelihoods and posteriors.
-
-    Examples:
-        ppl-gen list
-    """
-    from ppl_gen.data import CATALOGUE
-    from ppl_gen.likelihoods import LIKELIHOODS
-    from ppl_gen.models import STORIES
-    from ppl_gen.posteriors import POSTERIORS
-    from ppl_gen.priors import PRIORS
-
-    table = Table.grid(padding=(0, 2))
-    for noun, lines in {
-        "stories": {name: first_line(cls) for name, cls in STORIES.items()},
-        "data sets": dict(CATALOGUE),
-        "priors": {name: first_line(cls) for name, cls in PRIORS.items()},
-        "likelihoods": {name: first_line(cls) for name, cls in LIKELIHOODS.items()},
-        "posteriors": {name: first_line(cls) for name, cls in POSTERIORS.items()},
-    }.items():
-        table.add_row(Text(noun, style="bold"))
-        for name, line in lines.items():
-            table.add_row(f"  {name}", line)
-    show(table)
 
 
 def at_least_one(name: str, value: int) -> None:

@@ -16,6 +16,7 @@ from ppl_gen.cli.console import note, show, shown
 from ppl_gen.cli.fitting import (
     BY_DATA,
     Output,
+    all_groups,
     built,
     chosen_by_data,
     group_of,
@@ -25,6 +26,7 @@ from ppl_gen.cli.fitting import (
 )
 from ppl_gen.cli.options import nearest, options_of, run_command, values_of
 from ppl_gen.cli.sources import Fitted, Unset
+from ppl_gen.cli.specifications import apart, specified
 from ppl_gen.data import Dataset
 from ppl_gen.errors import DataError, FitError, RunError, StoryError
 from ppl_gen.inference import Comparison, Run, Settings, disk
@@ -42,7 +44,8 @@ class Varied:
 
     Attributes:
         vary: An option and its values: components=1:10, both ends included, or
-            covariance=full,diagonal. Any option of the story or of the fit serves.
+            covariance=full,diagonal. Any option of the story or of the fit serves, and any
+            argument of a part that is named: optimizer.eps=1e-8,1e-4.
         part: The rows to compare on. Choices are made on valid, so that test stays for the report.
         draws: Draws of the guide for each row.
         json: Print JSON instead of a table.
@@ -136,26 +139,35 @@ def vary(name: str, arguments: list[str]) -> None:
         "Each fit becomes a run in a directory of its own, named by the value."
     )
 
-    def parsed(more: Sequence[str] = ()) -> Any:
-        return parsed_options(f"ppl-gen compare {name}", description, [*arguments, *more], groups)
+    def parsed(given: list[str]) -> Any:
+        return parsed_options(f"ppl-gen compare {name}", description, given, groups)
 
-    first = parsed()
+    parts = specified(*all_groups(groups).values())
+    # What they belong to may be what is varied.
+    first = parsed(apart(arguments, parts)[0])
     varied: Varied = first.compare
     at_least_one("draws", varied.draws)
     known = [field.name for cls in (choices, Settings) for field in fields(cls)]
-    option, values = _values(varied.vary, name, known)
+    option, values = _values(varied.vary, name, known, parts)
     if any(a.split("=")[0].replace("_", "-") == f"--{option}" for a in arguments):
         raise StoryError(f"{option} is varied: leave out --{option}")
-    each = {value: parsed((f"--{option}", *value.split())) for value in values}
+    dotted = "." in option
+    each = {
+        value: parsed(
+            [*arguments, *([f"--{option}={value}"] if dotted else [f"--{option}", *value.split()])]
+        )
+        for value in values
+    }
     settings = {value: settings_of(one.fit) for value, one in each.items()}
     folder = _folder(first.output, name, first.data.data)
     places = {value: folder / _plain(f"{option}-{value}") for value in values}
     for place in places.values():
         disk.check_target(place, first.output.overwrite)
-    data = first.data.load()
+    first_fit = each[values[0]]
+    data = first_fit.data.load()
     if data is None:
         raise DataError(f"{name} needs data: name them, as in: ppl-gen compare {name} --data wine")
-    runs, failures, first_fit = {}, [], each[values[0]]
+    runs, failures = {}, []
     for value, one in each.items():
         options = values_of(getattr(one, group_of(name)))
         try:
@@ -201,8 +213,12 @@ def _tell(told: Comparison, places: dict[str, Path], runs: dict[str, Run], json:
     show(f"next: ppl-gen report {shown(places[name])}{story}")
 
 
-def _values(vary: str, story: str, known: Iterable[str]) -> tuple[str, list[str]]:
+def _values(
+    vary: str, story: str, known: Iterable[str], parts: Iterable[str] = ()
+) -> tuple[str, list[str]]:
     """The option that is varied, as it is typed, and its values.
+
+    Of an option among ``parts``, which names a part, an argument can be varied: prior.components.
 
     Raises:
         StoryError: If there is no such option.
@@ -211,7 +227,8 @@ def _values(vary: str, story: str, known: Iterable[str]) -> tuple[str, list[str]
     option, equals, text = vary.partition("=")
     option = option.strip().lstrip("-").replace("_", "-")
     names = [name.replace("_", "-") for name in known]
-    if option not in names:
+    part, dot, _ = option.partition(".")
+    if option not in names and not (dot and part.replace("-", "_") in parts):
         raise StoryError(f"{story} has no option {option!r} to vary: {nearest(option, names)}")
     ends = re.fullmatch(r"\s*(-?\d+)\s*:\s*(-?\d+)\s*", text)
     if ends:

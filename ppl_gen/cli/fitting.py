@@ -26,6 +26,7 @@ from ppl_gen.cli.options import (
     values_of,
 )
 from ppl_gen.cli.sources import Source, Unset, flattened, load_recorded
+from ppl_gen.cli.specifications import folded, specified
 from ppl_gen.component import from_configuration
 from ppl_gen.data import Dataset, Support
 from ppl_gen.errors import DataError, FitError, RunError, StoryError
@@ -53,6 +54,10 @@ Examples:
 The last makes the same fit again, from the record of a run.
 
 Each story has options of its own, as in: ppl-gen fit vae --help"""
+
+DOTTED = """\
+What takes arguments takes them in brackets, or as options with a dot: --optimizer "adam(eps=1e-4)"
+is --optimizer adam --optimizer.eps 1e-4."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,9 @@ def fit_named(name: str, arguments: list[str]) -> None:
     description = (
         f"Fit the story {name!r} to data.\n\nExamples:\n"
         f"    ppl-gen fit {name} --data digits --out runs/a\n"
-        f"    ppl-gen fit {name} --data measurements.csv --epochs 200 --schedule cosine"
+        f"    ppl-gen fit {name} --data measurements.csv --epochs 200 --schedule cosine\n"
+        f"    ppl-gen fit {name} --data digits {example_of(options)}\n\n"
+        f"{DOTTED}"
     )
     parsed = parsed_options(
         f"ppl-gen fit {name}", description, arguments, {group_of(name): options}
@@ -148,7 +155,9 @@ def fit_file(path: Path, arguments: list[str]) -> None:
     description = (
         f"Fit the story in {file} to data.\n\nExamples:\n"
         f"    ppl-gen fit {file} --data measurements.csv --out runs/b\n"
-        f"    ppl-gen fit {file} --data measurements.csv --target species --epochs 200"
+        f"    ppl-gen fit {file} --data measurements.csv --target species --epochs 200\n"
+        f"    ppl-gen fit {file} --data measurements.csv {example_of()}\n\n"
+        f"{DOTTED}"
     )
     parsed = parsed_options(f"ppl-gen fit {file}", description, arguments, {})
     settings, output = settings_of(parsed.fit), parsed.output
@@ -376,9 +385,22 @@ def parsed_options(
     program: str, description: str, arguments: list[str], groups: Mapping[str, type]
 ) -> Any:
     """Read the options of a fit: those of the story, and the three groups all fits have."""
-    every = {**groups, "data": Source, "fit": options_of(Settings), "output": Output}
+    every = all_groups(groups)
     cls = make_dataclass("Arguments", [(name, Omit[group]) for name, group in every.items()])
+    arguments = folded(arguments, specified(*every.values()))
     return tyro.cli(cls, prog=program, description=description, args=arguments, config=MARKERS)
+
+
+def all_groups(groups: Mapping[str, type]) -> dict[str, type]:
+    """Groups of options, and the three that all fits have."""
+    return {**groups, "data": Source, "fit": options_of(Settings), "output": Output}
+
+
+def example_of(*groups: type) -> str:
+    """A part and an argument of it, as they are typed."""
+    if "prior" in specified(*groups):
+        return "--prior mixture --prior.components 50"
+    return "--optimizer sgd --optimizer.momentum 0.9"
 
 
 def group_of(name: str) -> str:

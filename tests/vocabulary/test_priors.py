@@ -75,7 +75,8 @@ def of(spec: str, features: int) -> Prior:
 def shaken(module: Prior) -> Prior:
     with torch.no_grad():
         for parameter in module.parameters():
-            parameter += 0.3 * torch.randn_like(parameter)
+            # Of a network's unit, all inputs together count as one.
+            parameter += 0.3 * torch.randn_like(parameter) / parameter.shape[-1] ** 0.5
     return module
 
 
