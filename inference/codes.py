@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ppl_gen.errors import StoryError
 from ppl_gen.inference.memory import MEMORY
 from ppl_gen.inference.passes import plan
 from ppl_gen.inference.sampler import MEAN_DRAWS, Sampler
@@ -28,7 +29,7 @@ def has_codes(run: Run) -> bool:
 
 
 def code_means(
-    run: Run, batch: Batch, memory: int = MEMORY, seed: int = 0
+    run: Run, batch: Batch, memory: int = MEMORY, seed: int = 0, density: bool = True
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """How far posterior means lie from those of the prior, and KL, by site.
 
@@ -37,6 +38,8 @@ def code_means(
         batch: Rows in the form that its programs take.
         memory: Bytes that a pass may take.
         seed: Of the draws.
+        density: Whether the prior has a density. Without one there is no KL, and a guide that
+            computes its codes from other draws has no means.
 
     Returns:
         Means, ``(N, dimensions)`` each; and KL in nats, of the same shape, of the sites where
@@ -46,11 +49,14 @@ def code_means(
     divergences: dict[str, list[Tensor]] = {}
     with run.pair.active(), seeded(seed):
         sampler = Sampler(run.pair, run.structure, run.kwargs)
-        rows, together = plan(sampler, batch, MEAN_DRAWS, memory, predict=False)
-        rows = max(1, rows * together // MEAN_DRAWS)
+        rows = TOGETHER
+        if density:
+            rows, together = plan(sampler, batch, MEAN_DRAWS, memory, predict=False)
+            rows = max(1, rows * together // MEAN_DRAWS)
         for part in sampler.window.slices(batch, rows):
             with sampler.window.showing(batch, part) as shown:
-                for found, now in ((means, sampler.codes(shown)), (divergences, sampler.kl(shown))):
+                kl = sampler.kl(shown) if density else {}
+                for found, now in ((means, sampler.codes(shown)), (divergences, kl)):
                     for name, value in now.items():
                         found.setdefault(name, []).append(value.cpu())
     return _joined(means), _joined(divergences)
@@ -89,7 +95,7 @@ def drawn_codes(run: Run, batch: Batch, seed: int = 0) -> dict[str, tuple[Tensor
         ``(N, dimensions)`` and the same, of the local sites whose values are real numbers.
 
     Raises:
-        StoryError: If the model cannot be drawn from.
+        StoryError: If the model cannot be drawn from, or a draw is not finite.
     """
     posterior: dict[str, list[Tensor]] = {}
     prior: dict[str, list[Tensor]] = {}
@@ -108,7 +114,11 @@ def drawn_codes(run: Run, batch: Batch, seed: int = 0) -> dict[str, tuple[Tensor
                             value = sampler.by_row(site.name, now[site.name])
                             found.setdefault(site.name, []).append(value.cpu())
     from_prior = _joined(prior)
-    return {name: (value, from_prior[name]) for name, value in _joined(posterior).items()}
+    drawn = {name: (value, from_prior[name]) for name, value in _joined(posterior).items()}
+    for name, pair in drawn.items():
+        if not all(value.isfinite().all() for value in pair):
+            raise StoryError(f"draws of {name!r} must be finite, got some that are not")
+    return drawn
 
 
 def _joined(parts: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:

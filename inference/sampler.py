@@ -245,6 +245,7 @@ class Sampler:
             latents={n: self.window.cut(n, v) for n, v in drawn.latents.items()},
             log_p=drawn.log_p[:, kept],
             log_q=drawn.log_q[:, kept],
+            log_prior=drawn.log_prior[:, kept],
             log_likelihood={
                 n: self.window.cut(n, v) if n in self.structure.sites else v[:, kept]
                 for n, v in drawn.log_likelihood.items()
@@ -275,7 +276,7 @@ class Sampler:
         drawn = {n: node for n, node in guide.items() if not node["is_observed"]}
         log_q, log_q_global = layout.sums(drawn.values(), draws, rows)
         weigh = self._weigh_summed if self.summed else self._weigh
-        trace, log_p, log_p_global, likelihood = weigh(guide_trace, batch, draws)
+        trace, log_p, log_prior, log_p_global, likelihood = weigh(guide_trace, batch, draws)
         model = sample_sites(trace)
         self._complete(model)
         latents = {
@@ -287,27 +288,32 @@ class Sampler:
             if site.derived or (site.summed and not site.observed)
         )
         predicted = self._predict(trace, batch, draws) if predict else {}
-        return Draws(latents, log_p, log_q, log_p_global, log_q_global, likelihood, predicted)
+        return Draws(
+            latents, log_p, log_q, log_prior, log_p_global, log_q_global, likelihood, predicted
+        )
 
     def _weigh(
         self, guide_trace: Any, batch: Batch, draws: int
-    ) -> tuple[Any, Tensor, Tensor, dict[str, Tensor]]:
+    ) -> tuple[Any, Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """The model on the guide's draws, and its log-densities."""
         replayed = poutine.replay(self.pair.model, trace=guide_trace)
         with blame("model"):
             trace = poutine.trace(self._plated(replayed, draws)).get_trace(*batch, **self.kwargs)
         inner, outer = self.layout.sums((), draws, self.window.count(batch))
-        likelihood = {}
+        prior, likelihood = inner, {}
         for name, node in sample_sites(trace).items():
             terms = self.layout.terms(node, draws)
             inner, outer = self.layout.added(inner, outer, node, terms)
-            if name in self.structure.sites and self.structure.sites[name].observed:
+            site = self.structure.sites.get(name)
+            if site is not None and site.observed:
                 likelihood[name] = terms
-        return trace, inner, outer, likelihood
+            elif site is not None:
+                prior, _ = self.layout.added(prior, outer, node, terms)
+        return trace, inner, prior, outer, likelihood
 
     def _weigh_summed(
         self, guide_trace: Any, batch: Batch, draws: int
-    ) -> tuple[Any, Tensor, Tensor, dict[str, Tensor]]:
+    ) -> tuple[Any, Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """As :meth:`_weigh`, enumerated sites summed out, and drawn from their posterior."""
         guide = poutine.replay(
             poutine.infer_config(self.pair.guide, _not_enumerated),
@@ -332,7 +338,7 @@ class Sampler:
         latent, _ = self.layout.sums(drawn, draws, rows)
         names = [site.name for site in self.structure.observed]
         name = names[0] if len(names) == 1 else "log_likelihood"
-        return tracing.trace, inner, outer, {name: inner - latent}
+        return tracing.trace, inner, latent, outer, {name: inner - latent}
 
     def _predict(self, trace: Any, batch: Batch, draws: int) -> dict[str, Tensor]:
         """Observed sites drawn anew, given the latents of a trace of the model."""

@@ -220,6 +220,6 @@ def test_what_cannot_be_compared_is_skipped_with_the_reason() -> None:
     run.story.law = NoDraws
     found = finding(run, X)
     assert found.status == "skipped"
-    assert found.meaning.startswith("The prior cannot be drawn from: the model raised")
+    assert found.meaning.startswith("Codes and prior cannot both be drawn: the model raised")
     run.story.law, run.story.shift = dist.Normal, math.inf
-    assert finding(run, X).meaning == "Codes or draws of their prior are not finite."
+    assert "draws of 'z' must be finite" in finding(run, X).meaning
