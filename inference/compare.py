@@ -48,13 +48,14 @@ def compare(
     The evidence of a row, in nats, has latents of its own integrated out, and is averaged over the
     posterior of those that all rows share: :meth:`ppl_gen.Run.evidence`. Runs are compared row by
     row, so that what makes a row hard for all of them cancels. LOO is computed by ArviZ on the rows
-    of the fit, for stories with a posterior over what the rows share. Beside these stand figures of
-    the codes, where rows have some: the KL of guide from prior, how many units are active, and
-    whether the codes of all rows can be told from draws of the prior. A run whose prior can only be
-    drawn from has no evidence; it comes last, with these figures::
+    of the fit, for stories with a posterior over what the rows share::
 
         runs = {f"K={k}": pg.fit(GMM(data.shape, k), data) for k in range(1, 11)}
         print(pg.compare(runs, data))
+
+    Beside these stand figures of the codes, where rows have some: the KL of guide from prior, how
+    many units are active, and whether the codes of all rows can be told from draws of the prior. A
+    run whose prior can only be drawn from has no evidence; it comes last, with the other figures.
 
     Args:
         runs: What is compared, by name; at least two runs of the same data.
@@ -100,7 +101,8 @@ def compare(
 
 def _rank(nats: float, parameters: int) -> tuple[bool, float, int]:
     """The best first, of equal ones the simplest; last what has no evidence."""
-    return math.isnan(nats), -nats, parameters
+    unknown = math.isnan(nats)
+    return unknown, 0.0 if unknown else -nats, parameters
 
 
 @dataclass(frozen=True)
