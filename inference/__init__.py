@@ -11,10 +11,12 @@ from ppl_gen.inference.history import Epoch, History
 from ppl_gen.inference.labels import align_labels
 from ppl_gen.inference.run import Run
 from ppl_gen.inference.settings import Settings
+from ppl_gen.inference.two_sample import ClassifierTest, TwoSample, classifier_test, mmd, mmd_test
 from ppl_gen.inference.verdict import Finding, Verdict
 
 __all__ = [
     "Candidate",
+    "ClassifierTest",
     "Comparison",
     "Epoch",
     "Evidence",
@@ -23,14 +25,18 @@ __all__ = [
     "LeaveOneOut",
     "Run",
     "Settings",
+    "TwoSample",
     "Verdict",
     "align_labels",
     "check",
+    "classifier_test",
     "compare",
     "fit",
     "khat_threshold",
     "load",
     "log_evidence",
+    "mmd",
+    "mmd_test",
     "pareto_khat",
     "to_arviz",
 ]

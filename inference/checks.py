@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from ppl_gen.data import Dataset, as_part
+from ppl_gen.errors import StoryError
+from ppl_gen.inference.codes import LEAST_ROWS, active, code_means, drawn_codes, has_codes
 from ppl_gen.inference.findings import (
     converged,
     evidence,
@@ -21,13 +23,16 @@ from ppl_gen.inference.findings import (
     grade,
     joint_khat,
     khat,
+    matches_prior,
     settled,
 )
 from ppl_gen.inference.memory import MEMORY
 from ppl_gen.inference.passes import evidence_of, joint_evidence_of, plan
-from ppl_gen.inference.sampler import MEAN_DRAWS, Sampler
+from ppl_gen.inference.sampler import Sampler
 from ppl_gen.inference.seeds import seeded
+from ppl_gen.inference.two_sample import classifier_test, mmd_test
 from ppl_gen.inference.verdict import Finding, Status, Verdict
+from ppl_gen.inference.window import Window
 
 if TYPE_CHECKING:
     from ppl_gen.inference.run import Run
@@ -42,8 +47,9 @@ def check(
 
     The checks: ``evidence`` (importance-sampled, with its error), ``gap`` (how far the ELBO lies
     below it), ``k-hat`` (where the guide misses the posterior), ``active units`` (whether the code
-    is used), ``posterior predictive`` (whether replicated data look like the data) and ``settled``
-    (whether the fit had come to rest). Each is a function, here or in
+    is used), ``aggregate posterior`` (whether the codes of all data look like the prior),
+    ``posterior predictive`` (whether replicated data look like the data) and ``settled`` (whether
+    the fit had come to rest). Each is a function, here or in
     :mod:`ppl_gen.inference.findings`, that says how to read it.
 
     Args:
@@ -65,6 +71,7 @@ def check(
         findings=(
             *posterior_findings(subject),
             active_units(subject),
+            aggregate_posterior(subject),
             posterior_predictive(subject),
             _at_rest(run),
         ),
@@ -156,45 +163,39 @@ def _estimated(subject: _Subject) -> list[Finding]:
 
 
 def active_units(subject: _Subject) -> Finding:
-    r"""Share of the code's dimensions that answer to the data.
+    """How many of the code's dimensions answer to the data: :func:`ppl_gen.inference.codes.active`.
 
-    A unit is active if :math:`\mathrm{Var}_x(\mathrm{E}_q[z_j] - \mathrm{E}_p[z_j]) > 0.01`, where
-    the mean of the prior varies only if a condition decides it. It passes if half of them
-    are, and fails if none is (our limits): the code has collapsed onto the prior. The details hold
-    the KL of each dimension where prior and guide both factorise, in nats.
+    It passes if half of them do, and fails if none does (our limits): the code has collapsed onto
+    the prior. The details hold the KL of each dimension where prior and guide both factorise, in
+    nats.
 
     Reference:
         Burda et al. (2016), section 5.1, https://arxiv.org/abs/1509.00519
     """
     run = subject.run
-    sites = [s for s in run.structure.latents if s.local and not s.summed]
-    if not sites:
+    if not has_codes(run):
         reason = "The story has no code of its own for each datum."
         return subject.skipped("active units", reason, "not applicable")
-    if run.structure.keeps_rows and run.data.fingerprint != subject.fingerprint:
-        reason = "The guide has a code for each datum of the fit alone: check(run, data.train)."
+    if reason := _without_codes(subject):
         return subject.skipped("active units", reason)
-    means, divergences = _codes(subject)
+    scored = not run.structure.unscored
+    means, divergences = code_means(run, subject.batch, subject.memory, subject.seed, scored)
     if not means:
         return subject.skipped("active units", "The guide's laws have no means to compare.")
     if len(next(iter(means.values()))) < 2:
         return subject.skipped("active units", "Needs at least 2 data, got 1.")
-    active, total, details = 0, 0, {}
-    for name, mean in means.items():
-        variance = mean.flatten(1).var(0)
-        active += int((variance > 0.01).sum())
-        total += variance.numel()
-        details[f"variance of {name}"] = variance.tolist()
+    details = {f"variance of {name}": mean.var(0).tolist() for name, mean in means.items()}
     for name, divergence in divergences.items():
-        details[f"KL of {name}"] = divergence.flatten(1).mean(0).tolist()
-    share = active / total
+        details[f"KL of {name}"] = divergence.mean(0).tolist()
+    answers, total = active(means)
+    share = answers / total
     return Finding(
         "active units",
-        float(active),
+        float(answers),
         f"of {total}",
         f"at least {math.ceil(total / 2)} of {total}",
-        "fail" if not active else "pass" if share >= 0.5 else "warn",
-        f"{active} of {total} dimensions of the code answer to the data.",
+        "fail" if not answers else "pass" if share >= 0.5 else "warn",
+        f"{answers} of {total} dimensions of the code answer to the data.",
         ""
         if share >= 0.5
         else "Free bits, a KL warm-up, a smaller code or a weaker decoder bring more into use.",
@@ -203,24 +204,41 @@ def active_units(subject: _Subject) -> Finding:
     )
 
 
-def _codes(subject: _Subject) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Posterior means of local sites, and KL per dimension where both laws factorise."""
-    run = subject.run
-    means: dict[str, list[Tensor]] = {}
-    divergences: dict[str, list[Tensor]] = {}
-    with run.pair.active(), seeded(subject.seed):
-        sampler = Sampler(run.pair, run.structure, run.kwargs)
-        rows, together = plan(sampler, subject.batch, MEAN_DRAWS, subject.memory, predict=False)
-        rows = max(1, rows * together // MEAN_DRAWS)
-        for part in sampler.window.slices(subject.batch, rows):
-            with sampler.window.showing(subject.batch, part) as batch:
-                for found, now in ((means, sampler.codes(batch)), (divergences, sampler.kl(batch))):
-                    for name, value in now.items():
-                        found.setdefault(name, []).append(value.cpu())
-    return (
-        {name: torch.cat(parts) for name, parts in means.items()},
-        {name: torch.cat(parts) for name, parts in divergences.items()},
+def aggregate_posterior(subject: _Subject) -> Finding:
+    """Whether the codes of all data together look like draws of the prior.
+
+    See :func:`ppl_gen.inference.findings.matches_prior`. One draw of each datum's code is
+    compared with one draw of its prior, which need not have a density. Where the story leaves a
+    code's prior out of its bound, as an autoencoder does, nothing has drawn the two together.
+    """
+    run, name = subject.run, "aggregate posterior"
+    if not has_codes(run):
+        return subject.skipped(
+            name, "The story has no code of its own for each datum.", "not applicable"
+        )
+    reason = _without_codes(subject)
+    rows = 0 if reason else Window(run.pair, run.structure, run.kwargs).size(subject.batch)
+    if not reason and rows < LEAST_ROWS:
+        reason = f"Needs at least {LEAST_ROWS} data, got {rows}."
+    if reason:
+        return subject.skipped(name, reason)
+    try:
+        drawn = drawn_codes(run, subject.batch, subject.seed)
+    except StoryError as error:
+        return subject.skipped(name, f"Codes and prior cannot both be drawn: {error}.")
+    if not drawn:
+        return subject.skipped(name, "No code is a real number.", "not applicable")
+    return matches_prior(
+        {site: classifier_test(*pair, seed=subject.seed) for site, pair in drawn.items()},
+        {site: mmd_test(*pair, seed=subject.seed) for site, pair in drawn.items()},
     )
+
+
+def _without_codes(subject: _Subject) -> str:
+    """Why the guide has no code for these rows; empty if it has."""
+    if subject.run.structure.keeps_rows and subject.run.data.fingerprint != subject.fingerprint:
+        return "The guide has a code for each datum of the fit alone: check(run, data.train)."
+    return ""
 
 
 def posterior_predictive(subject: _Subject) -> Finding:

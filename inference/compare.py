@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +16,17 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from ppl_gen.data import Dataset, Part, as_part
-from ppl_gen.errors import DataError
+from ppl_gen.errors import DataError, StoryError
 from ppl_gen.inference.batches import some_rows
+from ppl_gen.inference.codes import LEAST_ROWS, active, code_means, drawn_codes, has_codes
 from ppl_gen.inference.comparison import Candidate, Comparison, LeaveOneOut
 from ppl_gen.inference.evidence import khat_threshold, log_evidence
+from ppl_gen.inference.layout import log_prob
 from ppl_gen.inference.passes import MEMORY, weighed
 from ppl_gen.inference.sampler import Sampler
 from ppl_gen.inference.seeds import seeded
 from ppl_gen.inference.tracing import Batch, blame, sample_sites
+from ppl_gen.inference.two_sample import mmd_test
 
 if TYPE_CHECKING:
     from ppl_gen.inference.run import Run
@@ -48,6 +52,10 @@ def compare(
 
         runs = {f"K={k}": pg.fit(GMM(data.shape, k), data) for k in range(1, 11)}
         print(pg.compare(runs, data))
+
+    Beside these stand figures of the codes, where rows have some: the KL of guide from prior, how
+    many units are active, and whether the codes of all rows can be told from draws of the prior. A
+    run whose prior can only be drawn from has no evidence; it comes last, with the other figures.
 
     Args:
         runs: What is compared, by name; at least two runs of the same data.
@@ -81,14 +89,20 @@ def compare(
     }
     _check_alike(list(subjects.values()))
     estimates = {name: subject.estimate() for name, subject in subjects.items()}
-    best = min(estimates.values(), key=lambda e: (-e.mean, e.parameters))
+    best = min(estimates.values(), key=lambda e: _rank(e.mean, e.parameters))
     found = [
-        estimate.against(best, *subject.leave_one_out())
+        replace(estimate.against(best), **subject.beside())
         for estimate, subject in zip(estimates.values(), subjects.values(), strict=True)
     ]
-    found.sort(key=lambda c: (-c.nats, c.parameters))
+    found.sort(key=lambda c: _rank(c.nats, c.parameters))
     seen = any(subject.seen for subject in subjects.values())
     return Comparison(tuple(found), data=len(best.nats), draws=draws, held_out=not seen)
+
+
+def _rank(nats: float, parameters: int) -> tuple[bool, float, int]:
+    """The best first, of equal ones the simplest; last what has no evidence."""
+    unknown = math.isnan(nats)
+    return unknown, 0.0 if unknown else -nats, parameters
 
 
 @dataclass(frozen=True)
@@ -97,9 +111,10 @@ class _Estimate:
 
     Attributes:
         name: Of the run.
-        nats: Log evidence of each row, ``(N,)``.
+        nats: Log evidence of each row, ``(N,)``; NaN where it cannot be told.
         error: Standard error of their mean that the draws cause.
         distrusted: Share of rows whose estimate hangs on a few draws.
+        kl: Mean KL of guide from prior, in nats; NaN without codes.
         parameters: How many numbers the model leaves open.
     """
 
@@ -107,28 +122,28 @@ class _Estimate:
     nats: Tensor
     error: float
     distrusted: float
+    kl: float
     parameters: int
 
     @property
     def mean(self) -> float:
         return self.nats.mean().item()
 
-    def against(self, best: _Estimate, loo: LeaveOneOut | None, reason: str) -> Candidate:
+    def against(self, best: _Estimate) -> Candidate:
         """The figures of the run, beside those of the best one."""
         difference = self.nats - best.nats
-        if self is best:
+        if self is best and not math.isnan(self.mean):
             difference = torch.zeros_like(difference)
         error = difference.std() / math.sqrt(len(difference)) if len(difference) > 1 else math.nan
         return Candidate(
             name=self.name,
             nats=self.mean,
             error=self.error,
-            difference=self.mean - best.mean if self is not best else 0.0,
+            difference=difference.mean().item(),
             difference_error=float(error),
             distrusted=self.distrusted,
             parameters=self.parameters,
-            loo=loo,
-            without_loo=reason,
+            kl=self.kl,
         )
 
 
@@ -164,6 +179,7 @@ class _Subject:
         if reason:
             raise DataError(f"run {name!r} must give an evidence to each row, but {reason}")
         self.parameters, self.measure = _make_up(run, self.batch)
+        self.without_density = run.structure.unscored
 
     def is_fitted(self, part: Part) -> bool:
         """Whether these are the rows of the fit, with or without columns that it did not take."""
@@ -202,14 +218,18 @@ class _Subject:
 
     def estimate(self) -> _Estimate:
         """The evidence of the rows."""
+        if self.without_density:
+            nats = torch.full((len(self.rows),), torch.nan, dtype=torch.float64)
+            return _Estimate(self.name, nats, math.nan, math.nan, math.nan, self.parameters)
         latents = self.structure.latents
         exact = all(site.summed or (site.point and not site.local) for site in latents)
         draws = 1 if exact else self.draws
-        parts, share = [], torch.zeros(draws, dtype=torch.float64)
-        for weights, _ in weighed(self.run, self.batch, draws, self.memory, self.seed):
+        parts, kl, share = [], [], torch.zeros(draws, dtype=torch.float64)
+        for weights, _, divergence in weighed(self.run, self.batch, draws, self.memory, self.seed):
             if weights.isnan().any():
                 raise DataError(f"run {self.name!r} must give densities to all rows, got NaN")
             parts.append(log_evidence(weights, khat=not exact))
+            kl.append(divergence)
             share += weights.double().softmax(0).sum(1)
         nats, error, khat = (torch.cat([getattr(p, name) for p in parts])
                              for name in ("nats", "error", "khat"))  # fmt: skip
@@ -221,10 +241,43 @@ class _Subject:
             mean_error = error.square().sum().sqrt().item() / len(nats)
         high = (khat > khat_threshold(draws)).double().mean().item()
         distrusted = 0.0 if exact else math.nan if khat.isnan().any() else high
-        return _Estimate(self.name, nats, mean_error, distrusted, self.parameters)
+        divergence = torch.cat(kl).mean().item() if has_codes(self.run) else math.nan
+        return _Estimate(self.name, nats, mean_error, distrusted, divergence, self.parameters)
+
+    def beside(self) -> dict[str, Any]:
+        """The figures that stand beside the evidence, by the names they have in a candidate."""
+        loo, without_loo = self.leave_one_out()
+        units, p_value = self.codes()
+        history, silent = self.run.history, self.without_density
+        return {
+            "loo": loo,
+            "without_loo": without_loo,
+            "without_evidence": silent,
+            "active_units": units,
+            "two_sample": p_value,
+            "seconds": history[-1].seconds if len(history) else math.nan,
+        }
+
+    def codes(self) -> tuple[tuple[int, int] | None, float]:
+        """How many units are active, of how many, and how the codes compare with their prior."""
+        units, p_value = None, math.nan
+        if not has_codes(self.run):
+            return units, p_value
+        with suppress(NotImplementedError):
+            density = not self.without_density
+            means, _ = code_means(self.run, self.batch, self.memory, self.seed, density)
+            units = active(means) if means and len(self.rows) > 1 else None
+        if len(self.rows) >= LEAST_ROWS:
+            with suppress(StoryError):  # which says that there is nothing to draw from
+                drawn = drawn_codes(self.run, self.batch, self.seed).values()
+                tests = [mmd_test(*pair, seed=self.seed).p_value for pair in drawn]
+                p_value = min(1.0, len(tests) * min(tests, default=math.nan))
+        return units, p_value
 
     def leave_one_out(self) -> tuple[LeaveOneOut | None, str]:
         """LOO on the rows of the fit; or why there is none."""
+        if self.without_density:
+            return None, "a law without a density gives no weights"
         latents = self.structure.latents
         outer = [site for site in latents if not site.local]
         if any(site.local and not site.summed for site in latents):
@@ -314,9 +367,10 @@ def _make_up(run: Run, batch: Batch) -> tuple[int, str]:
     with run.pair.active(), run.pair.evaluating(), seeded(0), pyro.validation_enabled(False):
         with torch.enable_grad(), blame("model"):
             trace = poutine.trace(run.pair.model).get_trace(*rows, **run.kwargs)
-            density = trace.log_prob_sum()
+            scored = [n for n in sample_sites(trace).values() if not _is_implicit(run, n)]
+            density = sum((log_prob(node).sum() for node in scored), torch.zeros(()))
         parameters, used = list(run.pair.parameters().values()), []
-        if parameters and isinstance(density, Tensor) and density.requires_grad:
+        if parameters and density.requires_grad:
             gradients = torch.autograd.grad(density, parameters, allow_unused=True)
             pairs = zip(parameters, gradients, strict=True)
             used = [parameter.numel() for parameter, gradient in pairs if gradient is not None]
@@ -326,6 +380,11 @@ def _make_up(run: Run, batch: Batch) -> tuple[int, str]:
     kinds = [name for is_so, name in ((True, "probabilities"), (False, "densities"))
              if is_so in discrete]  # fmt: skip
     return sum(used) + sum(open_latents), " and ".join(kinds)
+
+
+def _is_implicit(run: Run, node: Mapping[str, Any]) -> bool:
+    site = run.structure.sites.get(node["name"])
+    return site is not None and site.implicit
 
 
 def _freedom(node: Mapping[str, Any]) -> int:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # Our limit on the share of rows whose estimate may hang on a few draws, as in the check of k-hat.
 DISTRUSTED = 0.05
+# Columns that stand in every table; others only where a run has something to say there.
+ALWAYS = ("para-\nmeters", "evidence", "to the best")
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Candidate:
 
     Attributes:
         name: Of the run.
-        nats: Mean log evidence per row, in nats.
+        nats: Mean log evidence per row, in nats; NaN where it cannot be told.
         error: Its standard error that the draws cause, in nats; the rows are held fixed.
         difference: How far it lies below the best run, in nats per row; 0 for the best.
         difference_error: Standard error of the difference over rows, compared pair by pair: the
@@ -51,6 +53,15 @@ class Candidate:
             values of latents that all rows share.
         loo: Leave-one-out cross-validation on the rows of the fit; None where there is none.
         without_loo: Why there is none.
+        without_evidence: Why there is no evidence, where there is none.
+        kl: Mean KL per row of the guide from the prior of the row's own latents, by the draws that
+            estimate the evidence, in nats; NaN without such latents.
+        active_units: How many dimensions of the code answer to the rows, and of how many, as in
+            :func:`ppl_gen.check`; None without a code.
+        two_sample: P-value of a permutation test of whether the codes of all rows are draws of the
+            prior (:func:`ppl_gen.inference.mmd_test`), times the number of sites; NaN without a
+            code, or below 100 rows.
+        seconds: That the fit took; NaN if that was not recorded.
     """
 
     name: str
@@ -62,6 +73,11 @@ class Candidate:
     parameters: int
     loo: LeaveOneOut | None = None
     without_loo: str = ""
+    without_evidence: str = ""
+    kl: float = math.nan
+    active_units: tuple[int, int] | None = None
+    two_sample: float = math.nan
+    seconds: float = math.nan
 
     @property
     def near_best(self) -> bool:
@@ -76,7 +92,8 @@ class Comparison:
     Printing it shows a table; :meth:`to_json` gives the same as data.
 
     Attributes:
-        candidates: The runs, by falling evidence; of equal ones the simpler first.
+        candidates: The runs, by falling evidence; of equal ones the simpler first, and last those
+            that have none.
         data: How many rows they were compared on.
         draws: Draws of the guide a row.
         held_out: Whether the rows are others than those of the fits.
@@ -96,7 +113,7 @@ class Comparison:
     def recommended(self) -> Candidate:
         """The simplest of the runs that cannot be told from the best."""
         near = [candidate for candidate in self.candidates if candidate.near_best]
-        return min(near, key=lambda candidate: candidate.parameters)
+        return min(near, key=lambda candidate: candidate.parameters, default=self.best)
 
     def __getitem__(self, name: str) -> Candidate:
         for candidate in self.candidates:
@@ -110,7 +127,9 @@ class Comparison:
         best, recommended = self.best, self.recommended
         said = f"{best.name!r} has the highest evidence, {best.nats:.3f} nats a row"
         near = [repr(c.name) for c in self.candidates[1:] if c.near_best]
-        if not near:
+        if math.isnan(best.nats):
+            found = ["No run has an evidence, so that they cannot be ranked."]
+        elif not near:
             found = [f"{said}; no other run comes within two standard errors of it."]
         else:
             lie = "lies" if len(near) == 1 else "lie"
@@ -132,6 +151,12 @@ class Comparison:
         return [*found, *self._doubts()]
 
     def _doubts(self) -> Iterable[str]:
+        for c in self.candidates:
+            if c.without_evidence:
+                yield (
+                    f"{c.name!r} has no evidence, as {c.without_evidence}, and cannot be ranked: "
+                    "judge it by its draws."
+                )
         for c in self.candidates:
             if c.distrusted > DISTRUSTED:
                 yield (
@@ -164,26 +189,39 @@ class Comparison:
             title_justify="left",
             title_style="bold",
         )
-        table.add_column("run")
-        crossed = any(c.loo is not None for c in self.candidates)
-        for name in ("parameters", "evidence", "to the best", "high k-hat"):
-            table.add_column(name, justify="right")
-        for name in ("LOO", "p_loo") if crossed else ():
-            table.add_column(name, justify="right")
-        for c in self.candidates:
+        table.add_column("run", overflow="fold")
+        columns = {
+            heading: cells
+            for heading, cells in self._columns().items()
+            if any(cells) or heading in ALWAYS
+        }
+        for heading in columns:
+            table.add_column(heading, justify="right", no_wrap=True)
+        for c, *cells in zip(self.candidates, *columns.values(), strict=True):
             name = f"[bold]{escape(c.name)}[/]" if c is self.recommended else escape(c.name)
-            loo = ["", ""]
-            if c.loo is not None:
-                loo = [_with_error(c.loo.nats, c.loo.error), f"{c.loo.parameters:.1f}"]
-            table.add_row(
-                name,
-                str(c.parameters),
-                _with_error(c.nats, c.error),
-                "" if c is self.best else _with_error(c.difference, c.difference_error),
-                "" if math.isnan(c.distrusted) else f"{c.distrusted:.0%}",
-                *(loo if crossed else ()),
-            )
+            table.add_row(name, *cells)
         return Group(table, *(escape(sentence) for sentence in self.sentences))
+
+    def _columns(self) -> dict[str, list[str]]:
+        """Cells of the table by its headings, which are broken so that it stays narrow."""
+        columns: dict[str, list[str]] = {}
+        for c in self.candidates:
+            difference = "" if c is self.best else _with_error(c.difference, c.difference_error)
+            row = {
+                "para-\nmeters": str(c.parameters),
+                "evidence": _with_error(c.nats, c.error),
+                "to the best": difference,
+                "high\nk-hat": _shown(c.distrusted, ".0%"),
+                "KL": _shown(c.kl, ".2f"),
+                "active\nunits": "{} of {}".format(*c.active_units) if c.active_units else "",
+                "two-\nsample p": _shown(c.two_sample, ".3f"),
+                "LOO": _with_error(c.loo.nats, c.loo.error) if c.loo else "",
+                "p_loo": f"{c.loo.parameters:.1f}" if c.loo else "",
+                "seconds": _shown(c.seconds, ".1f" if c.seconds < 100 else ".0f"),
+            }
+            for heading, cell in row.items():
+                columns.setdefault(heading, []).append(cell)
+        return columns
 
     def __str__(self) -> str:
         from rich.console import Console
@@ -210,7 +248,11 @@ def _listed(names: list[str]) -> str:
 
 
 def _with_error(value: float, error: float) -> str:
-    return f"{value:.4f} ± {error:.4f}" if math.isfinite(error) else f"{value:.4f}"
+    return f"{value:.3f} ± {error:.3f}" if math.isfinite(error) else _shown(value, ".3f")
+
+
+def _shown(value: float, form: str) -> str:
+    return "" if math.isnan(value) else format(value, form)
 
 
 def _finite(value: Any) -> Any:

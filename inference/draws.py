@@ -20,6 +20,7 @@ class Draws:
         log_p: Log-density of the model, ``(S, N)`` for what is inside the data plate, latents and
             data together; zero where there is no data plate.
         log_q: The same of the guide.
+        log_prior: The part of ``log_p`` that the latents have, ``(S, N)``.
         log_p_global: Log-density of what stands outside, ``(S,)``.
         log_q_global: The same of the guide.
         log_likelihood: Of each observed site, ``(S, *plates)``; if sites were summed out, of each
@@ -30,6 +31,7 @@ class Draws:
     latents: dict[str, Tensor]
     log_p: Tensor
     log_q: Tensor
+    log_prior: Tensor
     log_p_global: Tensor
     log_q_global: Tensor
     log_likelihood: dict[str, Tensor]
@@ -39,6 +41,11 @@ class Draws:
     def log_weights(self) -> Tensor:
         """Importance weights of the local latents, in nats, ``(S, N)``."""
         return self.log_p - self.log_q
+
+    @property
+    def divergence(self) -> Tensor:
+        """Of the guide from the prior of the local latents, at each draw, in nats, ``(S, N)``."""
+        return self.log_q - self.log_prior
 
 
 def joined(parts: list[Draws]) -> Draws:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 
 from ppl_gen.inference.evidence import Evidence, khat_threshold
 from ppl_gen.inference.history import History
+from ppl_gen.inference.two_sample import ClassifierTest, TwoSample
 from ppl_gen.inference.verdict import Finding, Status
 
 
@@ -140,6 +142,57 @@ def joint_khat(found: Evidence) -> Finding:
         "AutoMultivariateNormal.",
         "Yao et al. 2018",
         {"draws": [float(found.draws)]},
+    )
+
+
+def matches_prior(
+    classified: Mapping[str, ClassifierTest], discrepancies: Mapping[str, TwoSample]
+) -> Finding:
+    r"""How well a classifier tells codes of the data from draws of the prior, 0.5 being chance.
+
+    What the story draws is decoded from its prior, what it was fitted to from the aggregate
+    posterior, :math:`\frac{1}{N} \sum_n q(z \mid x_n)`: where they differ, draws need not look
+    like the data, however good the evidence. The figure is the share of held-out codes that are
+    told, of the site where it is largest. It passes up to 0.60, or if guesses do as well in 5 % of
+    cases, so that chance never warns; and fails beyond 0.75 (our limits). P-values are multiplied
+    by the number of sites. The discrepancy's stands in the details: it weighs all directions alike,
+    and sees less than the classifier in many dimensions.
+
+    Args:
+        classified: Of each site, codes against draws of the prior.
+        discrepancies: The same by the maximum mean discrepancy.
+
+    References:
+        Lopez-Paz and Oquab (2017), https://arxiv.org/abs/1610.06545; Gretton et al. (2012),
+        https://jmlr.org/papers/v13/gretton12a.html; that the two ought to match: Hoffman and
+        Johnson (2016), http://approximateinference.org/accepted/HoffmanJohnson2016.pdf
+    """
+    worst = max(classified, key=lambda site: classified[site].accuracy)
+    found, sites = classified[worst], len(classified)
+    p_value = min(1.0, sites * found.p_value)
+    status = "pass" if p_value >= 0.05 else grade(found.accuracy, 0.60, 0.75)
+    details = {f"accuracy of {site}": [test.accuracy] for site, test in classified.items()}
+    return Finding(
+        "aggregate posterior",
+        found.accuracy,
+        "accuracy",
+        "at most 0.60, or by chance",
+        status,
+        "A classifier hardly tells codes of the data from draws of the prior: it is right for "
+        f"{found.accuracy:.0%}, chance for 50%."
+        if status == "pass"
+        else f"A classifier tells {found.accuracy:.0%} of the data's {worst!r} from draws of its "
+        "prior (chance: 50%), so that what the story draws need not look like the data.",
+        ""
+        if status == "pass"
+        else "Give the code a prior that can follow it (of a VAE, prior='vamp' or prior='flow'), "
+        "fit for longer, or put more weight on the match of the two.",
+        "Lopez-Paz and Oquab 2017; Hoffman and Johnson 2016",
+        {
+            "p-value": [p_value],
+            "MMD p-value": [min(1.0, sites * min(t.p_value for t in discrepancies.values()))],
+            **details,
+        },
     )
 
 

@@ -16,7 +16,7 @@ from ppl_gen.inference.objective import Objective, RecordedTrace, Terms
 from ppl_gen.inference.pair import Pair
 from ppl_gen.inference.structure import Site, Structure
 from ppl_gen.inference.tracing import Batch, trace_nodes
-from ppl_gen.inference.two_sample import mmd
+from ppl_gen.inference.two_sample import SPREADS, mmd
 
 Kind = Literal["adversarial", "avb", "mmd"]
 
@@ -28,7 +28,7 @@ SMOOTH = 0.1
 # Nats that a unit of each divergence counts for. Of the adversarial one, which leaves out what a
 # code tells of its datum, ten: with one, the reconstruction outweighs the last tenths of a nat by
 # which the codes miss the prior. An MMD is a number below 1.
-NATS: dict[Kind, float] = {"adversarial": 10.0, "avb": 1.0, "mmd": 100.0}
+NATS: dict[Kind, float] = {"adversarial": 10.0, "avb": 1.0, "mmd": 50.0}
 # The figure of each, as it is told.
 NAMES: dict[Kind, str] = {
     "adversarial": "KL of all codes from the prior, by a critic",
@@ -192,8 +192,10 @@ class Matched(Objective):
                 )
         self.laws = [model[name]["fn"] for name in self.names]
         self.critic: Critic | None = None
+        draws = self.draw(LOOKED_AT)
+        # Two draws are so far apart on average, squared.
+        self.scales = 2 * draws.var(0).sum() * torch.tensor(SPREADS).to(draws)
         if kind != "mmd":
-            draws = self.draw(LOOKED_AT)
             loc, scale = draws.mean(0), draws.std(0).clamp(min=1e-3)
             if kind == "avb":
                 seen = _flat(example[0]).to(loc)
@@ -265,7 +267,7 @@ class Matched(Objective):
         """The divergence, what the critic minimises, and how often the critic is right."""
         unknown = codes.new_full((), math.nan)
         if self.critic is None:
-            return mmd(codes, draws), None, unknown
+            return mmd(codes, draws, self.scales), None, unknown
         fixed = codes.detach()
         if seen is not None:
             of_codes = seen.repeat(len(codes) // len(seen), 1)

@@ -116,7 +116,7 @@ def evidence_of(
         khat: Whether to fit the Pareto tails as well.
     """
     parts = [
-        log_evidence(local, khat) for local, _ in weighed(run, run.batch(x), draws, memory, seed)
+        log_evidence(local, khat) for local, *_ in weighed(run, run.batch(x), draws, memory, seed)
     ]
     joined = {
         name: torch.cat([getattr(p, name) for p in parts])
@@ -135,15 +135,17 @@ def joint_evidence_of(
     batch = () if x is None else run.batch(x)
     total = torch.zeros(draws, dtype=torch.float64)
     outer = torch.zeros(draws, dtype=torch.float64)
-    for local, outer in weighed(run, batch, draws, memory, seed):  # noqa: B007
+    for local, outer, _ in weighed(run, batch, draws, memory, seed):  # noqa: B007
         total += local.double().sum(1)
     return log_evidence((total + outer.double())[:, None])
 
 
 def weighed(
     run: Run, batch: Batch, draws: int, memory: int, seed: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Log-weights of a few rows at a time, ``(S, rows)``, and of the global sites, ``(S,)``.
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Log-weights of a few rows at a time, ``(S, rows)``, of the global sites, ``(S,)``, and KL.
+
+    The latter is that of the guide from the prior of each row's latents, in nats, ``(rows,)``.
 
     Raises:
         NoDensityError: If a prior has no density.
@@ -161,7 +163,7 @@ def weighed(
             fixed = sampler.draw_globals(shown, draws)
         blocks = Blocks(sampler, batch, rows, draws, together, run.settings.compile)
         for part in sampler.window.slices(batch, rows):
-            local, outer = [], []
+            local, outer, divergence = [], [], torch.zeros(())
             for start in range(0, draws, together):
                 stop = min(draws, start + together)
                 held = {n: v[start:stop] for n, v in fixed.items()}
@@ -169,7 +171,8 @@ def weighed(
                     drawn = blocks.draw(shown, stop - start, held)
                 local.append(drawn.log_weights.cpu())
                 outer.append((drawn.log_p_global - drawn.log_q_global).cpu())
-            yield torch.cat(local), torch.cat(outer)
+                divergence = divergence + drawn.divergence.double().sum(0).cpu()
+            yield torch.cat(local), torch.cat(outer), divergence / draws
 
 
 def sample_prior(run: Run, rows: int, seed: int = 0, data: Any = None) -> dict[str, Tensor]:

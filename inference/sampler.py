@@ -46,14 +46,22 @@ class Sampler:
         pair: The programs, whose parameter store has to be in force.
         structure: Their sites and plates.
         kwargs: Further arguments of both.
+        at_once: Whether draws are made at once; by default this is found out, for which densities
+            are needed.
     """
 
-    def __init__(self, pair: Pair, structure: Structure, kwargs: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        pair: Pair,
+        structure: Structure,
+        kwargs: Mapping[str, Any],
+        at_once: bool | None = None,
+    ) -> None:
         self.pair = pair
         self.structure = structure
         self.layout = Layout(structure)
         self.kwargs = dict(kwargs)
-        self.at_once: bool | None = None
+        self.at_once = at_once
         self.summed = any(site.summed for site in structure.latents)
         self.window = Window(pair, structure, self.kwargs)
 
@@ -101,8 +109,24 @@ class Sampler:
                 )
             return {n: torch.cat([f[n] for f in found]) for n in found[0]}
 
+    def draw_guide(self, batch: Batch, fixed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """One draw of each latent of the guide, ``(1, *plates, *event)``, which is not weighed.
+
+        Args:
+            batch: Rows of data.
+            fixed: Values of global sites to keep, from :meth:`draw_globals`.
+        """
+        with torch.no_grad(), pyro.validation_enabled(False):
+            nodes = sample_sites(self._guide(batch, 1, fixed))
+        kept = {n: node for n, node in nodes.items() if n in self.structure.sites}
+        return {n: self.window.cut(n, self.layout.value(node, 1)) for n, node in kept.items()}
+
     def draw_prior(
-        self, batch: Batch, draws: int, expected: bool = False
+        self,
+        batch: Batch,
+        draws: int,
+        expected: bool = False,
+        fixed: Mapping[str, Tensor] | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Draws of latents and of observations from the model, ``(S, *plates, *event)`` each.
 
@@ -111,13 +135,18 @@ class Sampler:
             draws: How many draws of each.
             expected: Whether to give what the laws of the observations expect in place of draws;
                 NaN where a law has no mean.
+            fixed: Values of global sites to keep, from :meth:`draw_globals`.
         """
         with torch.no_grad(), pyro.validation_enabled(False):
             if self.at_once is None:
                 self.at_once = self._bears_plate(batch)
             parts = []
-            for _ in range(1 if self.at_once else draws):
-                model = self._plated(poutine.uncondition(self.pair.model), draws)
+            for s in range(1 if self.at_once else draws):
+                model = poutine.uncondition(self.pair.model)
+                if fixed:
+                    held = fixed if self.at_once else {n: v[s : s + 1] for n, v in fixed.items()}
+                    model = Fix(held, self.at_once)(model)
+                model = self._plated(model, draws)
                 with blame("model"):
                     trace = poutine.trace(model).get_trace(*batch, **self.kwargs)
                 parts.append(sample_sites(trace))
@@ -162,8 +191,7 @@ class Sampler:
         for name, mean in self.means(batch).items():
             prior = self.layout.mean(model[name], 1) if name in model else None
             moved = mean if prior is None else mean - prior[0]
-            rows = moved.movedim(self.window.row_axis(name) - 1, 0)
-            found[name] = rows.reshape(len(rows), -1)
+            found[name] = self.by_row(name, moved[None])
         return found
 
     def kl(self, batch: Batch) -> dict[str, Tensor]:
@@ -181,12 +209,12 @@ class Sampler:
                 divergence = kl_per_dimension(node, model[name])
                 if divergence is not None:
                     value = self.layout.value({**node, "value": divergence}, 1)
-                    found[name] = self._by_row(name, value)
+                    found[name] = self.by_row(name, self.window.cut(name, value))
         return found
 
-    def _by_row(self, name: str, draws: Tensor) -> Tensor:
-        """One draw of a local site as ``(N, dimensions)``."""
-        rows = self.window.cut(name, draws).movedim(self.window.row_axis(name), 0)
+    def by_row(self, name: str, draws: Tensor) -> Tensor:
+        """One draw of a local site, ``(1, *plates, *event)``, as ``(N, dimensions)``."""
+        rows = draws.movedim(self.window.row_axis(name), 0)
         return rows.reshape(len(rows), -1)
 
     def observed(self, batch: Batch) -> dict[str, Tensor]:
@@ -217,6 +245,7 @@ class Sampler:
             latents={n: self.window.cut(n, v) for n, v in drawn.latents.items()},
             log_p=drawn.log_p[:, kept],
             log_q=drawn.log_q[:, kept],
+            log_prior=drawn.log_prior[:, kept],
             log_likelihood={
                 n: self.window.cut(n, v) if n in self.structure.sites else v[:, kept]
                 for n, v in drawn.log_likelihood.items()
@@ -247,7 +276,7 @@ class Sampler:
         drawn = {n: node for n, node in guide.items() if not node["is_observed"]}
         log_q, log_q_global = layout.sums(drawn.values(), draws, rows)
         weigh = self._weigh_summed if self.summed else self._weigh
-        trace, log_p, log_p_global, likelihood = weigh(guide_trace, batch, draws)
+        trace, log_p, log_prior, log_p_global, likelihood = weigh(guide_trace, batch, draws)
         model = sample_sites(trace)
         self._complete(model)
         latents = {
@@ -259,27 +288,32 @@ class Sampler:
             if site.derived or (site.summed and not site.observed)
         )
         predicted = self._predict(trace, batch, draws) if predict else {}
-        return Draws(latents, log_p, log_q, log_p_global, log_q_global, likelihood, predicted)
+        return Draws(
+            latents, log_p, log_q, log_prior, log_p_global, log_q_global, likelihood, predicted
+        )
 
     def _weigh(
         self, guide_trace: Any, batch: Batch, draws: int
-    ) -> tuple[Any, Tensor, Tensor, dict[str, Tensor]]:
+    ) -> tuple[Any, Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """The model on the guide's draws, and its log-densities."""
         replayed = poutine.replay(self.pair.model, trace=guide_trace)
         with blame("model"):
             trace = poutine.trace(self._plated(replayed, draws)).get_trace(*batch, **self.kwargs)
         inner, outer = self.layout.sums((), draws, self.window.count(batch))
-        likelihood = {}
+        prior, likelihood = inner, {}
         for name, node in sample_sites(trace).items():
             terms = self.layout.terms(node, draws)
             inner, outer = self.layout.added(inner, outer, node, terms)
-            if name in self.structure.sites and self.structure.sites[name].observed:
+            site = self.structure.sites.get(name)
+            if site is not None and site.observed:
                 likelihood[name] = terms
-        return trace, inner, outer, likelihood
+            elif site is not None:
+                prior, _ = self.layout.added(prior, outer, node, terms)
+        return trace, inner, prior, outer, likelihood
 
     def _weigh_summed(
         self, guide_trace: Any, batch: Batch, draws: int
-    ) -> tuple[Any, Tensor, Tensor, dict[str, Tensor]]:
+    ) -> tuple[Any, Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """As :meth:`_weigh`, enumerated sites summed out, and drawn from their posterior."""
         guide = poutine.replay(
             poutine.infer_config(self.pair.guide, _not_enumerated),
@@ -304,7 +338,7 @@ class Sampler:
         latent, _ = self.layout.sums(drawn, draws, rows)
         names = [site.name for site in self.structure.observed]
         name = names[0] if len(names) == 1 else "log_likelihood"
-        return tracing.trace, inner, outer, {name: inner - latent}
+        return tracing.trace, inner, latent, outer, {name: inner - latent}
 
     def _predict(self, trace: Any, batch: Batch, draws: int) -> dict[str, Tensor]:
         """Observed sites drawn anew, given the latents of a trace of the model."""

@@ -539,8 +539,8 @@ def _check_support(spec: str, support: Constraint, allowed: dict[str, type[Poste
     if name in POSTERIORS and name not in allowed:
         own = POSTERIORS[name].support
         raise ValueError(
-            f"posterior {name!r} is of {supports.in_words(own)}, but the prior of "
-            f"{supports.in_words(support)}: take {' or '.join(allowed)}, or another prior"
+            f"posterior {name!r} gives {supports.in_words(own)}, but the prior has "
+            f"{supports.in_words(support)}: take {', '.join(allowed)}, or another prior"
         )
 
 

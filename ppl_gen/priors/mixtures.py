@@ -125,6 +125,11 @@ class VampPrior(Prior):
                 "of VAE does: there is no guide that it could be made of"
             )
         law = self._guide[0](self.inputs)
+        if isinstance(law, dist.Delta):
+            raise StoryError(
+                "VampPrior must be made of laws that have a density, but the guide gives a single "
+                "code: take another posterior than 'point', or another prior"
+            )
         weights = dist.Categorical(logits=self.inputs.new_zeros(self.components))
         return dist.MixtureSameFamily(weights, law)
 

@@ -203,7 +203,7 @@ def test_a_likelihood_of_dependent_elements_has_no_seen_part() -> None:
         ({"latent": 0}, "latent must be at least 1, got 0"),
         ({"condition": "colour"}, "condition must be one of label, vector, seen"),
         ({"condition": "label"}, "missing a required argument: 'classes'"),
-        ({"prior": "flower"}, "prior must be one of conditional, standard-normal"),
+        ({"prior": "daisy"}, "prior must be one of conditional, standard-normal"),
         ({"prior": StandardNormal(5)}, "as many features as the code, 8, got 5"),
         ({"likelihood": Bernoulli((2, 2))}, r"\(4,\), got \(2, 2\)"),
         ({"posterior": "flow"}, "posterior must be one of"),

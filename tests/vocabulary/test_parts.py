@@ -11,8 +11,16 @@ from ppl_gen.component import Component, built, by_name, from_configuration, who
 from ppl_gen.likelihoods import Bernoulli, Categorical, Gaussian, Poisson
 from ppl_gen.models import PPCA, VAE, AutoEncoder
 from ppl_gen.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
-from ppl_gen.posteriors import DiagonalNormal, FullNormal, Point
-from ppl_gen.priors import PRIORS, MixturePrior, StandardNormal
+from ppl_gen.posteriors import DiagonalNormal, Flow, FullNormal, Point
+from ppl_gen.priors import (
+    PRIORS,
+    FlowPrior,
+    Image,
+    MixturePrior,
+    OneHot,
+    Product,
+    StandardNormal,
+)
 
 PARTS: dict[str, Callable[[], Component]] = {
     "standard normal": lambda: StandardNormal(3),
@@ -30,6 +38,11 @@ PARTS: dict[str, Callable[[], Component]] = {
     "mlp decoder": lambda: MLPDecoder(3, 2, (2, 3), hidden=(7,)),
     "conv encoder": lambda: ConvEncoder((2, 5, 6), hidden=(4, 5), width=7),
     "conv decoder": lambda: ConvDecoder(3, 2, (2, 5, 6), hidden=(4, 5), width=7),
+    "product": lambda: Product(4, (OneHot(3), StandardNormal(1))),
+    "flow": lambda: FlowPrior(3, "maf", hidden=(5,)),
+    "picture": lambda: Image(2, [[0.0, 1.0], [2.0, 3.0]]),
+    "flow posterior": lambda: Flow(5, 3, hidden=(7,)),
+    "vae with pseudo-inputs": lambda: VAE((6,), 2, prior="vamp(components=3)", hidden=(7,)),
     "vae": lambda: VAE((6,), 2, prior=MixturePrior(2, 3), hidden=(7,)),
     "autoencoder": lambda: AutoEncoder((6,), 2, likelihood=Gaussian((6,), 0.5), hidden=(7,)),
     "ppca": lambda: PPCA((6,), 2),
@@ -75,7 +88,7 @@ def test_numbers_of_numpy_are_remembered_as_plain_numbers() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("flower", f"prior must be one of {', '.join(PRIORS)}, got 'flower'"),
+        ("daisy", f"prior must be one of {', '.join(PRIORS)}, got 'daisy'"),
         ("mixture(5)", "every argument needs its name"),
         ("mixture(components=2)(components=3)", "nothing may follow the closing bracket"),
         ("mixture(components=", "prior must be a name or name"),

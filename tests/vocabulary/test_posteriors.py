@@ -1,22 +1,65 @@
 """Posteriors."""
 
+import re
+
 import pytest
 import torch
 from torch.testing import assert_close
 
-from ppl_gen.posteriors import POSTERIORS, DiagonalNormal, FullNormal, Point, posterior
+from ppl_gen.posteriors import (
+    POSTERIORS,
+    DiagonalNormal,
+    FullNormal,
+    Point,
+    Posterior,
+    posterior,
+)
 from ppl_gen.priors import prior
 from ppl_gen.testing import check_density
 
+# A prior of each support, by which heads it has.
+PRIORS_OF = {
+    "standard-normal": ("diagonal", "full", "flow", "point"),
+    "gamma": ("diagonal", "full", "flow", "point"),
+    "uniform(low=-2.0, high=0.5)": ("diagonal", "full", "flow", "point"),
+    "stick-breaking": ("diagonal", "full", "flow", "point", "kumaraswamy"),
+    "sphere": ("power-spherical",),
+    "one-hot": ("categorical", "straight-through"),
+    "categorical(categories=3)": ("categorical",),
+    "bernoulli": ("bernoulli", "straight-through"),
+    "product(parts=('one-hot(features=2)', 'gamma'))": ("auto", "full"),
+}
+heads_of = pytest.mark.parametrize(
+    ("spec", "name"), [(spec, name) for spec, names in PRIORS_OF.items() for name in names]
+)
 
-@pytest.mark.parametrize("features", [1, 3])
+
+def head(spec: str, name: str, features: int = 3, inputs: int = 6) -> Posterior:
+    """A head for a prior, with weights that are not those of the start."""
+    part = posterior(name, inputs, features, prior(spec, features).support)
+    with torch.no_grad():
+        for parameter in part.parameters():
+            parameter += 0.3 * torch.randn_like(parameter) / parameter.shape[-1] ** 0.5
+    return part
+
+
+@pytest.mark.parametrize("features", [3, 5])
 @pytest.mark.parametrize("leading", [(), (4,), (5, 4)])
-@pytest.mark.parametrize("name", POSTERIORS)
-def test_one_event_is_one_code(name: str, leading: tuple[int, ...], features: int) -> None:
-    law = posterior(name, 6, features)(torch.randn(*leading, 6))
+@heads_of
+def test_one_event_is_one_code(
+    spec: str, name: str, leading: tuple[int, ...], features: int
+) -> None:
+    part = head(spec, name, features)
+    law = part(torch.randn(*leading, 6))
     assert law.batch_shape == leading
     assert law.event_shape == (features,)
-    assert law.has_rsample
+    assert law.has_rsample or part.infer == {"enumerate": "parallel"}
+    wider = law.expand(torch.Size((2, *leading)))
+    assert wider.log_prob(wider.sample()).shape == (2, *leading)
+
+
+def test_every_head_is_tried_with_a_prior() -> None:
+    assert {name for names in PRIORS_OF.values() for name in names} == {*POSTERIORS, "auto"}
 
 
 @pytest.mark.parametrize("name", ["diagonal", "full"])
@@ -50,13 +93,12 @@ def test_the_full_normal_has_the_covariance_of_its_factor() -> None:
     assert (factor.diagonal(dim1=-2, dim2=-1) > 0).all()
 
 
-@pytest.mark.parametrize("name", POSTERIORS)
-def test_every_weight_of_a_posterior_is_learned(name: str) -> None:
-    torch.manual_seed(0)
-    part = posterior(name, 6, 3)
+@heads_of
+def test_every_weight_of_a_posterior_is_learned(spec: str, name: str) -> None:
+    part = head(spec, name)
     law = part(torch.randn(4, 6))
-    z = law.rsample()
-    (law.log_prob(z.detach()) + z.sum(-1)).sum().backward()
+    z = law.rsample() if law.has_rsample else law.sample()
+    (law.log_prob(z.detach()) + (z * torch.arange(3)).sum(-1)).sum().backward()
     for parameter in part.parameters():
         assert parameter.grad is not None
         assert parameter.grad.abs().sum() > 0
@@ -71,8 +113,74 @@ def test_a_point_draws_always_the_same_code() -> None:
 
 
 def test_an_unknown_posterior_is_refused() -> None:
-    with pytest.raises(ValueError, match="posterior must be one of diagonal, full, point"):
-        posterior("flow", 6, 3)
+    with pytest.raises(ValueError, match="posterior must be one of diagonal, full, flow, point"):
+        posterior("fuller", 6, 3)
+
+
+@pytest.mark.parametrize(
+    ("spec", "name", "message"),
+    [
+        ("sphere", "full", "'full' gives real numbers, but the prior has directions"),
+        ("standard-normal", "categorical", "'categorical' gives one of several, but the prior"),
+        ("one-hot", "bernoulli", "'bernoulli' gives 0 or 1, but the prior has one of several"),
+        ("gamma", "kumaraswamy", "'kumaraswamy' gives shares of a whole, but the prior has"),
+        ("product(parts=('sphere', 'one-hot(features=3)'))", "full", "'full' gives real numbers"),
+        ("categorical(categories=9)", "auto", "at most 256, got 9**6"),
+    ],
+)
+def test_a_head_of_another_support_is_refused_with_both_named(
+    spec: str, name: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        posterior(name, 4, 6, prior(spec, 6).support)
+
+
+def test_many_bits_are_drawn_and_few_are_summed_over() -> None:
+    assert posterior("auto", 4, 8, prior("bernoulli", 8).support).infer
+    assert not posterior("auto", 4, 9, prior("bernoulli", 9).support).infer
+
+
+@pytest.mark.parametrize(("spec", "values"), [("bernoulli", 8), ("categorical(categories=3)", 27)])
+def test_all_values_of_a_code_are_summed_over_once(spec: str, values: int) -> None:
+    law = head(spec, "auto")(torch.randn(4, 6))
+    every = law.enumerate_support()
+    assert every.shape == (values, 4, 3)
+    assert len(every[:, 0].unique(dim=0)) == values
+    assert_close(law.log_prob(every).exp().sum(0), torch.ones(4))
+    assert law.enumerate_support(expand=False).shape == (values, 1, 3)
+
+
+@pytest.mark.parametrize("features", [2, 3, 10])
+def test_the_divergence_of_directions_has_a_closed_form(features: int) -> None:
+    law = head("sphere", "auto", features)(torch.randn(6))
+    uniform = prior("sphere", features)()
+    z = law.sample(torch.Size((100_000,)))
+    terms = law.log_prob(z) - uniform.log_prob(z)
+    exact = torch.distributions.kl_divergence(law, uniform)
+    assert (terms.mean() - exact).abs() < 5 * terms.std() / len(z) ** 0.5
+    assert_close(z.mean(0), law.mean, rtol=0, atol=0.02)
+
+
+def test_draws_of_directions_have_the_gradient_of_their_mean() -> None:
+    """Of the mean of a linear function, both ways of taking it."""
+    part = head("sphere", "auto").double()
+    law = part(torch.ones(6, dtype=torch.double))
+    weights = torch.tensor([1.0, -2.0, 0.5], dtype=torch.double)
+    parameters = list(part.parameters())
+    exact = torch.autograd.grad((law.mean * weights).sum(), parameters)
+    draws = [
+        torch.autograd.grad(
+            (part(torch.ones(6, dtype=torch.double)).rsample(torch.Size((20_000,))) * weights)
+            .sum(-1)
+            .mean(),
+            parameters,
+        )
+        for _ in range(20)
+    ]
+    for number, gradient in enumerate(exact):
+        drawn = torch.stack([d[number] for d in draws])
+        error = drawn.std(0) / len(drawn) ** 0.5
+        assert ((drawn.mean(0) - gradient).abs() <= 6 * error + 1e-9).all()
 
 
 @pytest.mark.parametrize(("inputs", "features"), [(0, 3), (6, 0)])
@@ -82,18 +190,18 @@ def test_a_size_below_one_is_refused(inputs: int, features: int) -> None:
 
 
 SUPPORTED = ["uniform(low=-2.0, high=0.5)", "beta", "gamma", "dirichlet", "stick-breaking"]
+covered = [(s, n) for s, names in PRIORS_OF.items() for n in names if n not in ("point", "auto")]
 
 
-@pytest.mark.parametrize("name", ["diagonal", "full"])
-@pytest.mark.parametrize("spec", ["standard-normal", *SUPPORTED])
+@pytest.mark.parametrize(("spec", "name"), [*covered, ("sphere", "auto")])
 def test_a_head_covers_the_support_of_the_prior(spec: str, name: str) -> None:
     """It scores what it draws there."""
     support = prior(spec, 3).support
-    law = posterior(name, 6, 3, support)(torch.randn(6))
-    assert law.event_shape == (3,)
-    z = law.rsample(torch.Size((1000,)))
+    part = head(spec, name)
+    law = part(torch.randn(6))
+    z = law.rsample(torch.Size((1000,))) if law.has_rsample else law.sample(torch.Size((1000,)))
     assert support.check(z).all()
-    assert z.requires_grad
+    assert z.requires_grad or part.infer
     check_density(law, support)
 
 
@@ -118,5 +226,5 @@ def test_a_point_lies_in_the_support(spec: str) -> None:
 
 
 def test_a_support_that_no_head_covers_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="must have the support of the prior, but none has"):
-        posterior("diagonal", 6, 3, torch.distributions.constraints.boolean)
+    with pytest.raises(ValueError, match="must have the support of the prior, but none has square"):
+        posterior("diagonal", 6, 3, torch.distributions.constraints.square)
