@@ -2,6 +2,7 @@
 
 from ppl_gen.inference.arviz import to_arviz
 from ppl_gen.inference.checks import check
+from ppl_gen.inference.codes import drawn_codes
 from ppl_gen.inference.compare import compare
 from ppl_gen.inference.comparison import Candidate, Comparison, LeaveOneOut
 from ppl_gen.inference.disk import load
@@ -31,6 +32,7 @@ __all__ = [
     "check",
     "classifier_test",
     "compare",
+    "drawn_codes",
     "fit",
     "khat_threshold",
     "load",

@@ -86,7 +86,7 @@ class Planar(ImplicitPrior):
 
 
 class SwissRoll(Planar):
-    r"""A spiral.
+    r"""Points along a spiral, in the shape of a rolled cake.
 
     .. math:: z = \frac{t}{8.3} (\cos t, \sin t) + 0.05 \, \epsilon, \quad
         t = \tfrac{3 \pi}{2} (1 + 2 u), \; u \sim \mathrm{U}(0, 1)

@@ -206,7 +206,7 @@ def test_a_likelihood_of_dependent_elements_has_no_seen_part() -> None:
         ({"prior": "daisy"}, "prior must be one of conditional, standard-normal"),
         ({"prior": StandardNormal(5)}, "as many features as the code, 8, got 5"),
         ({"likelihood": Bernoulli((2, 2))}, r"\(4,\), got \(2, 2\)"),
-        ({"posterior": "flow"}, "posterior must be one of"),
+        ({"posterior": "fuller"}, "posterior must be one of"),
         ({"network": "lstm"}, "network must be one of mlp, conv"),
         ({"network": "conv"}, "a convolutional network takes observations"),
         ({"network": "conv", "condition": "seen"}, "an image that is halved 2 times"),

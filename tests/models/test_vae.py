@@ -5,16 +5,16 @@ from typing import Any
 import pyro
 import pytest
 import torch
+from prior_support import loss_of, pairs
 from pyro import poutine
-from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
+from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch.testing import assert_close
 
 import ppl_gen as pg
 from ppl_gen.errors import StoryError
 from ppl_gen.likelihoods import LIKELIHOODS, Bernoulli
 from ppl_gen.models import STORIES, VAE
-from ppl_gen.posteriors import heads
-from ppl_gen.priors import PRIORS, StandardNormal, VampPrior, prior
+from ppl_gen.priors import StandardNormal, VampPrior
 
 SPECS = {**dict.fromkeys(LIKELIHOODS), "categorical": "categorical(categories=2)"}
 
@@ -23,30 +23,16 @@ def _story(shape: tuple[int, ...] = (1, 5, 6), **arguments: Any) -> VAE:
     return VAE(shape, 4, **{"hidden": (4,), **arguments})
 
 
-PRODUCT = "product(parts=('one-hot(features=2)', 'normal'))"
-WITH = {"product": PRODUCT, "categorical": "categorical(categories=3)"}
-SCORED = [WITH.get(name, name) for name, cls in PRIORS.items() if cls.scored]
-PAIRS = [
-    (spec, head)
-    for spec in SCORED
-    for head in ("auto", *heads(prior(spec, 4).support))
-    if (spec, head) != ("vamp", "point")
-]
-pairs = pytest.mark.parametrize(("spec", "posterior"), PAIRS)
+each_pair = pytest.mark.parametrize(("spec", "posterior"), pairs(4))
 networks = pytest.mark.parametrize("network", ["mlp", "conv"])
 
 
-def _loss(story: VAE, x: torch.Tensor) -> torch.Tensor:
-    elbo = TraceEnum_ELBO(max_plate_nesting=1) if story.posterior.infer else Trace_ELBO()
-    return elbo.differentiable_loss(story.model, story.guide, x)
-
-
 @networks
-@pairs
+@each_pair
 def test_any_prior_with_any_head_makes_a_story(spec: str, posterior: str, network: str) -> None:
     torch.manual_seed(0)
     story = _story(prior=spec, posterior=posterior, network=network)
-    loss = _loss(story, torch.rand(5, 1, 5, 6))
+    loss = loss_of(story, torch.rand(5, 1, 5, 6))
     loss.backward()
     assert loss.isfinite()
     assert all(parameter.grad is not None for parameter in story.parameters())
@@ -95,7 +81,7 @@ def test_the_prior_of_pseudo_inputs_is_the_mean_of_what_the_guide_says_of_them()
 def test_any_likelihood_makes_a_story(likelihood: str, network: str) -> None:
     torch.manual_seed(0)
     story = _story(likelihood=SPECS[likelihood] or likelihood, network=network)
-    loss = _loss(story, torch.randint(2, (4, 1, 5, 6)).float())
+    loss = loss_of(story, torch.randint(2, (4, 1, 5, 6)).float())
     loss.backward()
     assert loss.isfinite()
     assert all(parameter.grad is not None for parameter in story.parameters())
@@ -115,7 +101,7 @@ def test_model_and_guide_name_the_same_sites_inside_the_plate() -> None:
         assert [frame.name for frame in model.nodes[site]["cond_indep_stack"]] == ["observations"]
 
 
-@pairs
+@each_pair
 def test_draws_stack_to_the_left_of_the_observations(spec: str, posterior: str) -> None:
     story = _story(prior=spec, posterior=posterior)
     x = torch.rand(4, 1, 5, 6)
