@@ -7,6 +7,7 @@ from ppl_gen.laws.finite import Features, Numbers, StraightThroughBernoulli, Str
 from ppl_gen.laws.flower import Flower
 from ppl_gen.laws.flows import Flow, zuko_flows
 from ppl_gen.laws.joined import Joined
+from ppl_gen.laws.mixture import NormalMixture
 from ppl_gen.laws.radial import (
     Logistic,
     LogisticRadius,
@@ -33,6 +34,7 @@ __all__ = [
     "LogRatios",
     "Logistic",
     "LogisticRadius",
+    "NormalMixture",
     "Numbers",
     "OnSphere",
     "PowerSpherical",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
+from ppl_gen import laws
 from ppl_gen.component import choice, whole
 from ppl_gen.errors import StoryError
 from ppl_gen.priors.base import Prior
@@ -43,14 +44,7 @@ class MixturePrior(Prior):
         self.log_scale = nn.Parameter(torch.zeros(components, features))
 
     def forward(self) -> TorchDistribution:
-        weights = dist.Categorical(logits=self.logits)
-        return dist.MixtureSameFamily(
-            weights, dist.Normal(self.loc, self.log_scale.exp()).to_event(1)
-        )
-
-    @property
-    def support(self) -> Constraint:
-        return constraints.real_vector
+        return laws.NormalMixture(self.logits, self.loc, self.log_scale.exp())
 
 
 class VampPrior(Prior):
@@ -130,8 +124,10 @@ class VampPrior(Prior):
                 "VampPrior must be made of laws that have a density, but the guide gives a single "
                 "code: take another posterior than 'point', or another prior"
             )
-        weights = dist.Categorical(logits=self.inputs.new_zeros(self.components))
-        return dist.MixtureSameFamily(weights, law)
+        logits = self.inputs.new_zeros(self.components)
+        if isinstance(law, dist.Independent) and isinstance(law.base_dist, dist.Normal):
+            return laws.NormalMixture(logits, law.base_dist.loc, law.base_dist.scale)
+        return dist.MixtureSameFamily(dist.Categorical(logits=logits), law)
 
     @property
     def support(self) -> Constraint:

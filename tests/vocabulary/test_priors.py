@@ -172,6 +172,18 @@ def test_a_mixture_is_the_weighted_sum_of_its_normals() -> None:
     assert_close(mixture().log_prob(z.squeeze(1)), expected)
 
 
+def test_a_mixture_of_narrow_laws_far_out_keeps_its_digits() -> None:
+    """Products of large numbers are taken in double precision."""
+    loc, scale = torch.tensor([[300.0, -200.0], [301.0, 5.0]]), torch.full((2, 2), 1e-2)
+    law = laws.NormalMixture(torch.zeros(2), loc, scale)
+    z = loc[0] + torch.tensor([[0.01, -0.03], [0.0, 0.02]])
+    exact = torch.distributions.Normal(loc[0].double(), 1e-2).log_prob(z.double()).sum(-1)
+    assert_close(law.log_prob(z).double(), exact - math.log(2), rtol=1e-4, atol=1e-4)
+    draws = law.sample((4000,))
+    assert_close(draws.mean(0), law.mean, rtol=0, atol=8.0)
+    assert_close(draws.var(0), law.variance, rtol=0.1, atol=0.1)
+
+
 def test_every_part_of_a_mixture_is_learned() -> None:
     mixture = MixturePrior(2, components=3)
     mixture().log_prob(torch.ones(2)).backward()
