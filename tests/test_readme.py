@@ -29,7 +29,14 @@ def run(code: str, folder: Path) -> str:
 
 
 def test_every_block_of_python_is_tried_here() -> None:
-    tried = {"ppl-gen", "Clusters", "Conditions", "Your own story", "ArviZ, for any Pyro program"}
+    tried = {
+        "ppl-gen",
+        "Clusters",
+        "Priors",
+        "Conditions",
+        "Your own story",
+        "ArviZ, for any Pyro program",
+    }
     assert {heading for heading, blocks in BLOCKS.items() if blocks} == tried
 
 
@@ -44,6 +51,29 @@ def test_clusters_are_found(tmp_path: Path) -> None:
     said = run("\n".join(["import ppl_gen as pg", *BLOCKS["Clusters"]]), tmp_path)
 
     assert "tensor" in said
+
+
+def test_a_prior_of_ones_own_is_fitted_checked_sampled_and_reported(tmp_path: Path) -> None:
+    heart, contract = BLOCKS["Priors"]
+    (tmp_path / "heart.py").write_text(heart)
+    (tmp_path / "test_heart.py").write_text(f"from heart import Heart\n{contract}")
+    for command in (
+        "pytest -q test_heart.py",
+        "ppl_gen fit heart.py --data digits --epochs 3 --out runs/heart",
+        "ppl_gen check runs/heart --story heart.py --draws 50",
+        "ppl_gen sample runs/heart --story heart.py",
+        "ppl_gen report runs/heart --story heart.py",
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", *command.split()],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            timeout=600,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "runs" / "heart" / "report.html").is_file()
+    assert len(heart.splitlines()) < 20
 
 
 def test_conditions_are_changed_and_seen_parts_completed(tmp_path: Path) -> None:
