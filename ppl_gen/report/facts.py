@@ -148,7 +148,7 @@ def curves(view: View) -> Markup:
         (f"{first}, nats per datum", "elbo"),
         ("reconstruction, nats per datum", "reconstruction"),
         ("KL, nats per datum", "kl"),
-        (f"divergence of codes from the prior ({kind}){unit}", "divergence"),
+        (f"divergence{unit}", "divergence"),
     ):
         train = np.array(history[name], dtype=float)
         valid = np.array(history[f"valid_{name}"], dtype=float)
