@@ -1,9 +1,9 @@
 """One VAE under every prior: a table, and a picture of each prior beside the codes of the data.
 
-    python benchmarks/priors.py                                  # digits, every prior, 10 minutes
-    python benchmarks/priors.py --quick                          # the same, few epochs
-    python benchmarks/priors.py --study twins                    # draws of a flower, and its density
-    python benchmarks/priors.py --study spheres                  # directions against normal codes
+    python benchmarks/priors.py                     # digits, every prior, 10 minutes
+    python benchmarks/priors.py --quick             # the same, few epochs
+    python benchmarks/priors.py --study twins       # draws of a flower, and its density
+    python benchmarks/priors.py --study spheres     # directions against normal codes
     python benchmarks/priors.py --data mnist --root DATA --latent 40 --epochs 100 \\
         --priors standard-normal "vamp(components=500)" "flow(kind='nsf')"
 
@@ -198,7 +198,7 @@ def measured(name: str, data: Dataset, options: Options) -> Row | None:
         evidence, error = found.mean, found.mean_error
         gap = evidence - found.elbo.mean().item()
     codes = drawn_codes(run, run.batch(data.test), options.seed).get("z")
-    shown = None
+    shown: Any = None
     if codes is not None:  # several of each row, for the picture
         several = [drawn_codes(run, run.batch(data.test[:500]), seed)["z"] for seed in range(8)]
         shown = tuple(torch.cat(part) for part in zip(*several, strict=True))
@@ -300,7 +300,7 @@ def density(axis: Any, row: Row, limits: np.ndarray, draws: np.ndarray) -> None:
     if not planar:
         axis.plot(draws[:, 0], draws[:, 1], ".", markersize=2, color="#27567b")
         return
-    x, y = (torch.linspace(*limits[:, d].tolist(), 200) for d in range(2))
+    x, y = (torch.linspace(low, high, 200) for low, high in limits.T.tolist())
     grid = torch.cartesian_prod(x, y)
     with torch.no_grad():
         height = law().log_prob(grid).exp().reshape(200, 200).T
@@ -312,8 +312,14 @@ def density(axis: Any, row: Row, limits: np.ndarray, draws: np.ndarray) -> None:
 
 def _fitted(data: Dataset, options: Options, latent: int, spec: str, seed: int) -> pg.Run:
     story = VAE(data.shape, latent, prior=spec, hidden=options.hidden)
-    settings = {"epochs": options.epochs, "batch_size": options.batch_size, "seed": seed}
-    return pg.fit(story, data, progress=False, **settings)
+    return pg.fit(
+        story,
+        data,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        seed=seed,
+        progress=False,
+    )
 
 
 def twins(data: Dataset, options: Options) -> None:

@@ -252,7 +252,8 @@ class Matched(Objective):
         traces: list[Any] = self.elbo.traces  # pyright: ignore[reportAttributeAccessIssue]
         traces.clear()
         silent = Unscored(frozenset(self.names))
-        model, guide = (silent(program) for program in self.weighted(batch, kl_weight))
+        programs: Any = self.weighted(batch, kl_weight)
+        model, guide = map(silent, programs)
         rest = self.elbo(model, guide)(*batch, **kwargs)
         if not isinstance(rest, Tensor):
             rest = torch.tensor(float(rest))

@@ -60,9 +60,10 @@ def in_words(support: Constraint) -> str:
     Args:
         support: A constraint of torch or Pyro.
     """
-    support = of_one(support)
+    joined: Any = of_one(support)
+    support = joined
     if is_joined(support):
-        parts = zip(support.cseq, support.lengths, strict=True)
+        parts = zip(joined.cseq, joined.lengths, strict=True)
         return ", then ".join(f"{in_words(part)} ({length})" for part, length in parts)
     named = {
         is_real: "real numbers",

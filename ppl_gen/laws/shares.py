@@ -105,13 +105,14 @@ class KumaraswamySticks(Law):
         uniform = torch.rand(shape, dtype=self.first.dtype, device=self.first.device)
         log_rest = uniform.clamp(min=finfo.tiny).log() / self.second
         power = (-torch.expm1(log_rest)).clamp(min=finfo.tiny)
-        return Sticks()((power.log() / self.first).exp().clamp(finfo.tiny, 1 - finfo.eps))
+        part = (power.log() / self.first).exp().clamp(finfo.tiny, 1 - finfo.eps)
+        return Sticks()._call(part)
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
         sticks = Sticks()
-        part = sticks.inv(value)
+        part = sticks._inverse(value)
         a, b = self.first, self.second
         rest = torch.log1p(-(part**a))
         each = a.log() + b.log() + (a - 1) * part.log() + (b - 1) * rest

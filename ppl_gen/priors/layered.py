@@ -56,7 +56,7 @@ class AutoregressivePrior(Prior):
                 self.features,
                 [max(hidden, self.features)],
                 param_dims=[3 * self.components],
-                permutation=torch.arange(self.features),
+                permutation=torch.arange(self.features),  # pyright: ignore[reportArgumentType]
             )
 
     def forward(self) -> TorchDistribution:

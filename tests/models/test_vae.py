@@ -49,7 +49,7 @@ def test_pseudo_inputs_begin_as_rows_and_are_learned_or_stay() -> None:
     for pseudo, learned in (("learned", True), ("data", False)):
         story = _story(prior=f"vamp(components=4, pseudo={pseudo!r})")
         story.start(x)
-        assert all((x == row).flatten(1).all(1).any() for row in story.prior.inputs)
+        assert all((x == row).flatten(1).all(1).any() for row in story.prior.state_dict()["inputs"])
         assert ("prior.inputs" in dict(story.named_parameters())) is learned
         assert "prior.inputs" in story.state_dict()
     few = _story(prior="vamp(components=9)")

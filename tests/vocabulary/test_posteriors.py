@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from torch.func import functional_call
 from torch.testing import assert_close
 
 from ppl_gen.posteriors import (
@@ -102,6 +103,33 @@ def test_every_weight_of_a_posterior_is_learned(spec: str, name: str) -> None:
     for parameter in part.parameters():
         assert parameter.grad is not None
         assert parameter.grad.abs().sum() > 0
+
+
+@heads_of
+def test_gradients_of_a_head_are_those_of_its_density(spec: str, name: str) -> None:
+    """Against finite differences, of all its weights; and of its draws where they have one."""
+    if name == "point":
+        return
+    part = head(spec, name).double()
+    hidden = torch.randn(6, dtype=torch.double)
+    z = part(hidden).sample(torch.Size((5,)))
+    weights = dict(part.named_parameters())
+
+    def log_density(*values: torch.Tensor) -> torch.Tensor:
+        given = dict(zip(weights, values, strict=True))
+        return functional_call(part, given, (hidden,)).log_prob(z)
+
+    def drawn(*values: torch.Tensor) -> torch.Tensor:
+        given = dict(zip(weights, values, strict=True))
+        torch.manual_seed(3)
+        return functional_call(part, given, (hidden,)).rsample(torch.Size((5,)))
+
+    inputs = tuple(value.detach().clone().requires_grad_() for value in weights.values())
+    assert torch.autograd.gradcheck(log_density, inputs, atol=1e-4, rtol=1e-3, fast_mode=True)
+    # What is drawn by rejection, and what is rounded to 0 or 1, has no slope to compare with.
+    smooth = name in ("diagonal", "full", "flow", "kumaraswamy")
+    if smooth and not spec.startswith("product"):
+        assert torch.autograd.gradcheck(drawn, inputs, atol=1e-4, rtol=1e-3, fast_mode=True)
 
 
 def test_a_point_draws_always_the_same_code() -> None:
