@@ -252,9 +252,9 @@ class Matched(Objective):
         traces: list[Any] = self.elbo.traces  # pyright: ignore[reportAttributeAccessIssue]
         traces.clear()
         silent = Unscored(frozenset(self.names))
-        programs: Any = self.weighted(batch, kl_weight)
-        model, guide = map(silent, programs)
-        rest = self.elbo(model, guide)(*batch, **kwargs)
+        elbo: Any = self.elbo
+        model, guide = (silent(program) for program in self.weighted(batch, kl_weight))
+        rest = elbo(model, guide)(*batch, **kwargs)
         if not isinstance(rest, Tensor):
             rest = torch.tensor(float(rest))
         rest, reconstruction = rest / self.size, self._reconstruction(traces, rest) / self.size

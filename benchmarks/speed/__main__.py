@@ -18,9 +18,10 @@ from benchmarks.speed import evidence, gmm, growth, machine, table, users, vae, 
 from benchmarks.speed.contender import Effort
 from benchmarks.speed.lines import Line
 
-Name = Literal["vae", "users", "gmm", "em", "evidence", "first-step", "memory", "growth"]
+Name = Literal["vae", "prior", "users", "gmm", "em", "evidence", "first-step", "memory", "growth"]
 ROWS: dict[Name, Callable[[Effort], list[Line]]] = {
     "vae": vae.rows,
+    "prior": vae.priors,
     "users": users.rows,
     "gmm": gmm.by_svi,
     "em": gmm.by_em,

@@ -51,6 +51,34 @@ def _vae() -> VAE:
     return VAE((PIXELS,), latent=LATENT, likelihood="bernoulli", hidden=(HIDDEN,))
 
 
+class WrittenOut(VAE):
+    """Our VAE with the law of its code written into the story."""
+
+    def model(self, x: Tensor) -> None:
+        """As :meth:`VAE.model`, but for the prior."""
+        with pyro.plate("observations", len(x)):
+            law = dist.Normal(x.new_zeros(self.latent), x.new_ones(self.latent)).to_event(1)
+            z = pyro.sample("z", law)
+            pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)
+
+
+def written_out(rows: int = ROWS) -> tuple[VAE, Tensor]:
+    """The story with the law in it, and its data."""
+    made = WrittenOut((PIXELS,), latent=LATENT, likelihood="bernoulli", hidden=(HIDDEN,))
+    return made, torch.from_numpy(images(rows))
+
+
+def priors(effort: Effort) -> list[Line]:
+    """What a prior costs through its contract, compiled and in eager Pyro."""
+    lines = []
+    for how, steps in (("auto", STEPS[256]), ("eager", STEPS[256] // 2)):
+        settings = {"batch_size": 256, "learning_rate": RATE, "compile": how}
+        peers = [Peer("the same law written into the story", Ours(written_out, settings), 1.03)]
+        work = f"StandardNormal through the contract, a step, compile={how}"
+        lines += contest(work, Ours(story, settings), peers, steps, effort)
+    return lines
+
+
 class HandVAE(nn.Module):
     """Encoder and decoder, and the loss of a batch, as short as they can be."""
 
