@@ -17,6 +17,7 @@ from ppl_gen.report.view import NotShown, View, kind_of
 JUDGED = 200
 DRAWS = 200
 WORST = 12
+PRIOR_DRAWS = 1500
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,13 @@ class Plane:
         points: Shape ``(N, 2)``.
         axes: What the axes are.
         how: How the points came about, in a sentence.
+        prior: Draws of the prior in the same plane, ``(M, 2)``, where the code itself is one.
     """
 
     points: figures.Array
     axes: tuple[str, str]
     how: str
+    prior: figures.Array | None = None
 
 
 def plane_of(view: View) -> Plane:
@@ -39,7 +42,10 @@ def plane_of(view: View) -> Plane:
     codes = view.codes
     size = codes.shape[1]
     if size == 2:
-        return Plane(codes.numpy(), ("code 1", "code 2"), "The code has two dimensions.")
+        prior, how = prior_of(view), "The code has two dimensions."
+        if prior is not None:
+            how += " The small grey dots behind are draws of the prior."
+        return Plane(codes.numpy(), ("code 1", "code 2"), how, prior)
     if size == 1:
         # Multiples of the golden ratio spread evenly, and the same way every time.
         height = (torch.arange(len(codes), dtype=torch.float64) * 0.6180339887) % 1
@@ -65,17 +71,26 @@ def plane_of(view: View) -> Plane:
     return Plane(points, ("first component", "second component"), how)
 
 
+def prior_of(view: View) -> figures.Array | None:
+    """Draws of the code's prior, ``(M, 2)``; None where it depends on what is given with a row."""
+    if len(view.run.data.columns) != 1 or view.run.structure.has_globals:
+        return None
+    drawn = view.run.sample(PRIOR_DRAWS, view.seed).get(view.code.name)
+    return None if drawn is None else drawn.reshape(PRIOR_DRAWS, -1).double().cpu().numpy()
+
+
 def codes(view: View) -> Markup:
     """Codes in the plane, coloured by label."""
     plane, labels = plane_of(view), view.labels
     alt = f"posterior means of {len(plane.points)} codes in the plane"
     how = f"A dot is the mean of a datum's posterior. {plane.how}"
     if labels is None:
-        drawn = figures.labelled(plane.points, plane.axes, None, False, alt)
+        drawn = figures.labelled(plane.points, plane.axes, None, False, alt, plane.prior)
         caption = f"{how} Good: no holes and no far outliers where the prior has none."
         return figure(drawn, caption)
     values = labels.values.numpy()
-    drawn = figures.labelled(plane.points, plane.axes, values, labels.names is not None, alt)
+    named = labels.names is not None
+    drawn = figures.labelled(plane.points, plane.axes, values, named, alt, plane.prior)
     if labels.names is None:
         caption = f"{how} Good: the colour changes smoothly from place to place."
         return figure(drawn, caption)

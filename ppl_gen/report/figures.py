@@ -212,7 +212,12 @@ def agreement(data: Array, means: Array, titles: Sequence[str], alt: str) -> Mar
 
 
 def labelled(
-    plane: Array, axis_titles: tuple[str, str], values: Array | None, classes: bool, alt: str
+    plane: Array,
+    axis_titles: tuple[str, str],
+    values: Array | None,
+    classes: bool,
+    alt: str,
+    behind: Array | None = None,
 ) -> Markup:
     """Codes in the plane, coloured by label.
 
@@ -222,9 +227,14 @@ def labelled(
         values: Labels, ``(N,)``, if there are any.
         classes: Whether they are whole numbers that name classes.
         alt: What the figure shows.
+        behind: Draws of the prior, ``(M, 2)``, shown small; those far from all others are not.
     """
     with canvas(10, 5.8) as figure:
         axes = figure.subplots()
+        if behind is not None:
+            low, high = np.quantile(behind, [0.01, 0.99], axis=0)
+            near = (np.abs(behind - (low + high) / 2) <= high - low).all(1)
+            axes.plot(*behind[near].T, ".", color=MUTED, markersize=2, alpha=0.5, zorder=0)
         if values is None:
             dots(axes, plane, FIRST, 4.5)
         elif classes:
