@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pyro
+import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from ppl_gen import likelihoods, networks, posteriors, priors
 from ppl_gen.component import whole, whole_sizes
 from ppl_gen.likelihoods import Likelihood
 from ppl_gen.priors import Prior
-from ppl_gen.story import Story, observations
+from ppl_gen.story import Story, observations, some_rows
 
 
 class VAE(Story):
@@ -80,13 +81,15 @@ class VAE(Story):
         )
 
     def start(self, x: Tensor) -> None:
-        """Begin with a decoder that gives the mean of the data.
+        """Begin with a decoder that gives the mean of the data, and codes that are spread.
 
         Args:
             x: Observations, shape ``(N, *shape)``.
         """
         x = observations(x, self.shape)
         self.decoder.shift(self.likelihood.start(x))
+        with torch.no_grad():
+            self.posterior.start(self.encoder(some_rows(x)))
         self.prior.start(x)
 
     def model(self, x: Tensor) -> None:
