@@ -13,7 +13,7 @@ from ppl_gen import likelihoods, networks, posteriors, priors
 from ppl_gen.component import whole, whole_sizes
 from ppl_gen.likelihoods import Likelihood
 from ppl_gen.priors import Prior
-from ppl_gen.story import Story, observations, some_rows
+from ppl_gen.story import Story, observations
 
 # Draws of a prior by which its place and scale are known.
 DRAWN = 2000
@@ -84,15 +84,13 @@ class VAE(Story):
         )
 
     def start(self, x: Tensor) -> None:
-        """Begin with a decoder that gives the mean of the data, and codes that are spread.
+        """Begin with a decoder that gives the mean of the data, and moves with its code.
 
         Args:
             x: Observations, shape ``(N, *shape)``.
         """
         x = observations(x, self.shape)
         self.decoder.shift(self.likelihood.start(x))
-        with torch.no_grad():
-            self.posterior.start(self.encoder(some_rows(x)))
         self.prior.start(x)
         with torch.no_grad():
             self.decoder.receive(self.prior().sample(torch.Size([DRAWN])))

@@ -64,32 +64,6 @@ class Posterior(Component, ABC):
             A distribution of batch shape ``(*)`` and event shape ``(features,)``.
         """
 
-    def start(self, hidden: Tensor) -> None:
-        """Let the means of codes begin with mean 0 and deviation 1; without means, do nothing.
-
-        A network gives hardly different means at first, a tenth apart. A prior that is fixed pulls
-        them out to where it is; one that follows the codes leaves them where they are, and on the
-        digits, say, 8 nats are lost by that.
-
-        Args:
-            hidden: Features of some data, ``(N, inputs)``.
-        """
-        layer = self._means
-        if layer is None or len(hidden) < 2:
-            return
-        with torch.no_grad():
-            mean = layer(hidden)
-            scale = mean.std(0)
-            scale = torch.where(scale > 1e-6, scale, torch.ones_like(scale))
-            layer.weight.div_(scale.unsqueeze(-1))
-            layer.bias.copy_((layer.bias - mean.mean(0)) / scale)
-
-    @property
-    def _means(self) -> nn.Linear | None:
-        """The layer that the means of codes come from, before they are carried anywhere."""
-        layer = getattr(self, "loc", None)
-        return layer if isinstance(layer, nn.Linear) else None
-
 
 class DiagonalNormal(Posterior):
     r"""A normal law without correlations.
@@ -212,10 +186,6 @@ class Flow(Posterior):
 
     def forward(self, hidden: Tensor) -> TorchDistribution:
         return laws.Flow(self.flow(hidden))
-
-    @property
-    def _means(self) -> nn.Linear | None:
-        return self.flow.base._means
 
 
 class PowerSpherical(Posterior):
@@ -431,10 +401,6 @@ class Constrained(Posterior):
             return dist.Delta(transform(law.v), event_dim=1)
         return dist.TransformedDistribution(law, [transform])
 
-    @property
-    def _means(self) -> nn.Linear | None:
-        return self.law._means
-
 
 class Joined(Posterior):
     """Laws of the parts of a code, one beside the other.
@@ -454,10 +420,6 @@ class Joined(Posterior):
 
     def forward(self, hidden: Tensor) -> TorchDistribution:
         return laws.Joined([part(hidden) for part in self.parts])
-
-    def start(self, hidden: Tensor) -> None:
-        for part in self.parts:
-            part.start(hidden)
 
 
 POSTERIORS: dict[str, type[Posterior]] = {

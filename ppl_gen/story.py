@@ -143,8 +143,3 @@ def observations(x: Tensor, shape: tuple[int, ...]) -> Tensor:
         )
     # Not every law of torch scores integers: Bernoulli does not.
     return x if x.is_floating_point() else x.to(torch.get_default_dtype())
-
-
-def some_rows(x: Tensor, most: int = 1000) -> Tensor:
-    """At most so many rows of ``(N, *)``, from the first to the last at equal distances."""
-    return x[:: -(-len(x) // most)]
