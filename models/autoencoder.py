@@ -75,12 +75,13 @@ class AutoEncoder(Story):
         )
 
     def start(self, x: Tensor) -> None:
-        """Begin with a decoder that gives the mean of the data.
+        """Begin with a decoder that gives the mean of the data, and moves with its code.
 
         Args:
             x: Observations, shape ``(N, *shape)``.
         """
         self.decoder.shift(self.likelihood.start(observations(x, self.shape)))
+        self.decoder.receive(self.prior())
 
     def model(self, x: Tensor) -> None:
         """The story.

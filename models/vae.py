@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pyro
-import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
@@ -14,9 +13,6 @@ from ppl_gen.component import whole, whole_sizes
 from ppl_gen.likelihoods import Likelihood
 from ppl_gen.priors import Prior
 from ppl_gen.story import Story, observations
-
-# Draws of a prior by which its place and scale are known.
-DRAWN = 2000
 
 
 class VAE(Story):
@@ -92,8 +88,7 @@ class VAE(Story):
         x = observations(x, self.shape)
         self.decoder.shift(self.likelihood.start(x))
         self.prior.start(x)
-        with torch.no_grad():
-            self.decoder.receive(self.prior().sample(torch.Size([DRAWN])))
+        self.decoder.receive(self.prior())
 
     def model(self, x: Tensor) -> None:
         """The story.

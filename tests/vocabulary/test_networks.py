@@ -176,3 +176,30 @@ def test_a_tensor_of_another_shape_is_refused() -> None:
         MLPEncoder((2, 8))(torch.zeros(8))
     with pytest.raises(ValueError, match=r"z must end in the shape \(3,\), got \(3, 2\)"):
         MLPDecoder(3, 1, (8,))(torch.zeros(3, 2))
+
+
+@pytest.mark.parametrize("kind", ["mlp", "conv"])
+def test_the_first_units_are_moved_alike_wherever_a_prior_lies(kind: str) -> None:
+    """Their variance over codes is 1."""
+    torch.manual_seed(0)
+    for loc, scale in ((0.0, 1.0), (40.0, 0.1), (0.0, 30.0)):
+        part = decoder(kind, 50, 1, (1, 8, 8), hidden=(400,), activation="tanh")
+        law = torch.distributions.Normal(torch.full((50,), loc), scale)
+        part.receive(torch.distributions.Independent(law, 1))
+        first = next(m for m in part.modules() if isinstance(m, torch.nn.Linear))
+        reached = first(law.sample(torch.Size([1000])))
+        assert reached.var(0).mean().item() == pytest.approx(1.0, rel=0.1)
+        assert reached.mean(0).abs().mean() < 0.2
+
+
+def test_values_that_are_one_of_a_few_are_received_as_they_are() -> None:
+    part = decoder("mlp", 3, 1, (4,), hidden=(7,))
+    before = {name: value.clone() for name, value in part.state_dict().items()}
+    part.receive(torch.distributions.OneHotCategorical(torch.ones(3)))
+    assert all(torch.equal(value, before[name]) for name, value in part.state_dict().items())
+    linear = decoder("mlp", 3, 1, (4,), hidden=())
+    before = linear.layers[0].weight.clone()
+    linear.receive(
+        torch.distributions.Independent(torch.distributions.Normal(torch.zeros(3), 9), 1)
+    )
+    assert torch.equal(linear.layers[0].weight, before)
