@@ -49,8 +49,8 @@ class CVAE(Story):
         condition: What is given: label(classes=10), vector(features=3) or seen.
         latent: Size of the latent code.
         prior: Law of the code: conditional, a diagonal normal whose mean and scale a network reads
-            off the condition; or, the same for every condition, standard-normal, mixture or
-            mixture(components=50).
+            off the condition; or, the same for every condition, standard-normal,
+            mixture(components=50) and more, see ppl-gen list priors; or a prior.
         likelihood: Law of an observation given its code: bernoulli, bernoulli(grey=True),
             gaussian, gaussian(scale='per-pixel'), categorical(categories=16) or poisson.
         posterior: Law that the guide gives to a code: auto (the one for the support of the

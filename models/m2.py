@@ -54,7 +54,8 @@ class M2(Story):
         shape: Shape of one observation, such as (64,) or (1, 28, 28).
         classes: Number of classes; labels go from 0 to ``classes - 1``.
         latent: Size of the style.
-        prior: Law of the style: standard-normal, mixture or mixture(components=50).
+        prior: Law of the style: standard-normal, mixture(components=50) and more, see ppl-gen list
+            priors; or a prior.
         likelihood: Law of an observation given label and style: bernoulli, bernoulli(grey=True),
             gaussian, gaussian(scale='per-pixel'), categorical(categories=16) or poisson.
         posterior: Law that the guide gives to a style: auto (the one for the support of the

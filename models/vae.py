@@ -33,7 +33,8 @@ class VAE(Story):
     Args:
         shape: Shape of one observation, such as (64,) or (1, 28, 28).
         latent: Size of the latent code.
-        prior: Law of the code: standard-normal, mixture or mixture(components=50).
+        prior: Law of the code: standard-normal, vamp, flow, flower, mixture(components=50) and many
+            more, see ppl-gen list priors; or a prior.
         likelihood: Law of an observation given its code: bernoulli, bernoulli(grey=True),
             gaussian, gaussian(scale='per-pixel'), categorical(categories=16) or poisson.
         posterior: Law that the guide gives to a code: auto (the one for the support of the
