@@ -23,8 +23,9 @@ class Reporter(Protocol):
         """Take note of one more epoch."""
         ...
 
-    def say(self, sentence: str) -> None:
-        """Tell what is not about an epoch."""
+    @property
+    def say(self) -> Callable[[str], None]:
+        """Tells, in a sentence, what is not about an epoch."""
         ...
 
 

@@ -181,7 +181,7 @@ class CVAE(Story):
         gsnn = self.gsnn if self.training else 0.0
         with pyro.plate("observations", len(x)), poutine.scale(scale=1 - gsnn):
             code = self.posterior(self.encoder(x, seen))
-            pyro.sample("z", code, infer=dict(self.posterior.infer))
+            pyro.sample("z", code, infer=self.posterior.infer)
 
     def predict_baseline(self, x: Tensor, condition: Tensor) -> Tensor:
         """The single answer of the baseline: the expected observation given its condition.

@@ -180,7 +180,7 @@ class M2(Story):
             law = self._known_or(self.classifier(x), y, seen)
             label = pyro.sample("y", law, infer={"enumerate": "parallel"})
             code = self.posterior(self._encoded(x, label))
-            pyro.sample("z", code, infer=dict(self.posterior.infer))
+            pyro.sample("z", code, infer=self.posterior.infer)
 
     def predict_proba(self, x: Any) -> Tensor:
         """The classifier's probability of each class.

@@ -116,7 +116,7 @@ class VAE(Story):
         """
         x = observations(x, self.shape)
         with pyro.plate("observations", len(x)):
-            pyro.sample("z", self._code(x), infer=dict(self.posterior.infer))
+            pyro.sample("z", self._code(x), infer=self.posterior.infer)
 
     def _code(self, x: Tensor) -> TorchDistribution:
         return self.posterior(self.encoder(x))

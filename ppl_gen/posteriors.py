@@ -40,18 +40,23 @@ class Posterior(Component, ABC):
 
     Attributes:
         support: Where its draws lie.
-        infer: What the guide's site says to Pyro, as that its values are to be summed over.
+        enumerated: Whether all of its values are to be summed over.
     """
 
     inputs: int
     features: int
     support: Constraint = constraints.real_vector
-    infer: ClassVar[dict[str, str]] = {}
+    enumerated: ClassVar[bool] = False
 
     def __init__(self, inputs: int, features: int) -> None:
         super().__init__()
         self.inputs = whole("inputs", inputs)
         self.features = whole("features", features)
+
+    @property
+    def infer(self) -> Any:
+        """What the guide's site says to Pyro."""
+        return {"enumerate": "parallel"} if self.enumerated else {}
 
     @abstractmethod
     def forward(self, hidden: Tensor) -> TorchDistribution:
@@ -261,7 +266,7 @@ class OneOf(Posterior):
     """
 
     support = constraints.one_hot
-    infer: ClassVar[dict[str, str]] = {"enumerate": "parallel"}
+    enumerated: ClassVar[bool] = True
 
     def __init__(self, inputs: int, features: int) -> None:
         super().__init__(inputs, features)
@@ -288,7 +293,7 @@ class OneOfDrawn(OneOf):
         Bengio et al. (2013), https://arxiv.org/abs/1308.3432
     """
 
-    infer: ClassVar[dict[str, str]] = {}
+    enumerated: ClassVar[bool] = False
 
     def forward(self, hidden: Tensor) -> TorchDistribution:
         return laws.StraightThroughOneHot(logits=self.logits(hidden))
@@ -308,7 +313,7 @@ class Bits(Posterior):
     """
 
     support = constraints.independent(constraints.boolean, 1)
-    infer: ClassVar[dict[str, str]] = {"enumerate": "parallel"}
+    enumerated: ClassVar[bool] = True
 
     def __init__(self, inputs: int, features: int) -> None:
         super().__init__(inputs, features)
@@ -357,7 +362,7 @@ class Counts(Posterior):
         ValueError: If a size is below 1, or there are more than 256 combinations.
     """
 
-    infer: ClassVar[dict[str, str]] = {"enumerate": "parallel"}
+    enumerated: ClassVar[bool] = True
 
     def __init__(self, inputs: int, features: int, categories: int) -> None:
         super().__init__(inputs, features)
@@ -520,7 +525,7 @@ def _joined(spec: str, inputs: int, support: Any) -> Joined:
     parts = zip(chosen, support.cseq, support.lengths, strict=True)
     laws_of_parts = [posterior(one, inputs, length, part) for one, part, length in parts]
     for law, part in zip(laws_of_parts, support.cseq, strict=True):
-        if law.infer:
+        if law.enumerated:
             raise ValueError(
                 "a posterior of joined parts must be drawn with a gradient, but that of "
                 f"{supports.in_words(part)} is a sum over values: make it the whole code, or take "
