@@ -178,8 +178,7 @@ def active_units(subject: _Subject) -> Finding:
         return subject.skipped("active units", reason, "not applicable")
     if reason := _without_codes(subject):
         return subject.skipped("active units", reason)
-    scored = not run.structure.unscored
-    means, divergences = code_means(run, subject.batch, subject.memory, subject.seed, scored)
+    means, divergences = code_means(run, subject.batch, subject.memory, subject.seed)
     if not means:
         return subject.skipped("active units", "The guide's laws have no means to compare.")
     if len(next(iter(means.values()))) < 2:

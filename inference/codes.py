@@ -29,7 +29,7 @@ def has_codes(run: Run) -> bool:
 
 
 def code_means(
-    run: Run, batch: Batch, memory: int = MEMORY, seed: int = 0, density: bool = True
+    run: Run, batch: Batch, memory: int = MEMORY, seed: int = 0
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """How far posterior means lie from those of the prior, and KL, by site.
 
@@ -38,18 +38,16 @@ def code_means(
         batch: Rows in the form that its programs take.
         memory: Bytes that a pass may take.
         seed: Of the draws.
-        density: Whether the prior has a density. Without one there is no KL, and a guide that
-            computes its codes from other draws has no means.
 
     Returns:
         Means, ``(N, dimensions)`` each; and KL in nats, of the same shape, of the sites where
-        guide and prior both factorise over dimensions.
+        guide and prior both factorise over dimensions: of none where a prior has no density.
     """
     means: dict[str, list[Tensor]] = {}
     divergences: dict[str, list[Tensor]] = {}
     with run.pair.active(), seeded(seed):
         sampler = Sampler(run.pair, run.structure, run.kwargs)
-        rows = TOGETHER
+        rows, density = TOGETHER, not run.structure.unscored
         if density:
             rows, together = plan(sampler, batch, MEAN_DRAWS, memory, predict=False)
             rows = max(1, rows * together // MEAN_DRAWS)

@@ -264,8 +264,7 @@ class _Subject:
         if not has_codes(self.run):
             return units, p_value
         with suppress(NotImplementedError):
-            density = not self.without_density
-            means, _ = code_means(self.run, self.batch, self.memory, self.seed, density)
+            means, _ = code_means(self.run, self.batch, self.memory, self.seed)
             units = active(means) if means and len(self.rows) > 1 else None
         if len(self.rows) >= LEAST_ROWS:
             with suppress(StoryError):  # which says that there is nothing to draw from

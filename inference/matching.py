@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+from pyro.distributions import MaskedDistribution
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.nn.functional import silu, softplus
@@ -89,26 +90,7 @@ class Unscored(Messenger):
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         if msg["name"] in self.names:
-            msg["fn"] = _WithoutDensity(msg["fn"])
-
-
-class _WithoutDensity:
-    """A law whose density counts nothing."""
-
-    def __init__(self, law: Any) -> None:
-        self.law = law
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.law, name)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.law(*args, **kwargs)
-
-    def expand(self, *args: Any, **kwargs: Any) -> _WithoutDensity:
-        return _WithoutDensity(self.law.expand(*args, **kwargs))
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        return value.new_zeros(value.shape[: value.dim() - len(self.law.event_shape)])
+            msg["fn"] = MaskedDistribution(msg["fn"], False)
 
 
 class Critic(nn.Module):

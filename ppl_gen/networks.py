@@ -114,7 +114,7 @@ class Decoder(Component, ABC):
         with torch.no_grad():
             codes = prior.sample(torch.Size([DRAWN]))
         layers = [module for module in self.modules() if isinstance(module, nn.Linear)]
-        if len(layers) < 2 and isinstance(self, MLPDecoder):  # it is the last one, too
+        if len(layers) < 2:  # the first is the last one, too, which gives the numbers
             return
         lower, middle, upper = (codes.quantile(q, 0) for q in (0.25, 0.5, 0.75))
         scale = (upper - lower) / 1.349  # as of a normal law, and known of any

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +87,7 @@ class Planar(ImplicitPrior):
 class SwissRoll(Planar):
     r"""Points along a spiral, in the shape of a rolled cake.
 
-    .. math:: z = \frac{t}{8.3} (\cos t, \sin t) + 0.05 \, \epsilon, \quad
+    .. math:: z = \frac{t}{7} (\cos t, \sin t) + 0.05 \, \epsilon, \quad
         t = \tfrac{3 \pi}{2} (1 + 2 u), \; u \sim \mathrm{U}(0, 1)
 
     Args:
@@ -218,12 +217,14 @@ def _grey(picture: Any) -> Tensor:
         from PIL import Image as Pillow
 
         try:
-            picture = np.asarray(Pillow.open(picture).convert("L"))
+            with Pillow.open(picture) as opened:
+                picture = opened.convert("L")
         except OSError as error:
             raise ValueError(f"picture {str(picture)!r} cannot be read: {error}") from error
-    values: Sequence[Any] | Tensor = picture
     try:
-        grey = torch.as_tensor(np.asarray(values), dtype=torch.get_default_dtype())
+        if not isinstance(picture, Tensor):
+            picture = torch.from_numpy(np.array(picture, dtype=np.float32))
+        grey = picture.to(torch.get_default_dtype())
     except (TypeError, ValueError) as error:
         raise ValueError(f"picture must be grey, of numbers, got {type(picture)}") from error
     if grey.ndim != 2:

@@ -2,7 +2,10 @@
 
 import math
 import re
+from pathlib import Path
 
+import numpy as np
+import PIL.Image
 import pyro.distributions as dist
 import pytest
 import torch
@@ -12,6 +15,7 @@ from ppl_gen import laws
 from ppl_gen.posteriors import DiagonalNormal
 from ppl_gen.priors import (
     PRIORS,
+    Image,
     MixturePrior,
     Prior,
     StandardNormal,
@@ -242,6 +246,31 @@ def test_a_code_has_at_least_one_feature(features: int) -> None:
 def test_what_a_law_cannot_be_is_refused(spec: str, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         prior(spec, 2)
+
+
+def test_a_picture_is_drawn_as_it_is_seen(tmp_path: Path) -> None:
+    """Bright in the upper left: draws are there, and nowhere else; from a file or from numbers."""
+    values = np.zeros((4, 8), dtype=np.uint8)
+    values[0, 0] = 200
+    PIL.Image.fromarray(values).save(tmp_path / "seen.png")
+    for given in (values, torch.from_numpy(values), values.tolist(), str(tmp_path / "seen.png")):
+        drawn = Image(2, given, scale=4.0).sample(100)
+        assert ((drawn[:, 0] >= -4) & (drawn[:, 0] <= -3)).all()
+        assert ((drawn[:, 1] >= 1) & (drawn[:, 1] <= 2)).all()
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        ("missing.png", "picture 'missing.png' cannot be read"),
+        ([1.0, 2.0], r"picture must be of shape (height, width), got (2,)"),
+        ([[0.0, -1.0]], "picture must be finite, nowhere below 0 and somewhere above it"),
+        ([["a", "b"]], "picture must be grey, of numbers, got"),
+    ],
+)
+def test_what_is_no_grey_picture_is_refused(picture: object, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Image(2, picture)
 
 
 @pytest.mark.parametrize("name", ["dirichlet", "logistic-normal", "stick-breaking"])
