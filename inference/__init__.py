@@ -6,13 +6,22 @@ from ppl_gen.inference.codes import drawn_codes
 from ppl_gen.inference.compare import compare
 from ppl_gen.inference.comparison import Candidate, Comparison, LeaveOneOut
 from ppl_gen.inference.disk import load
-from ppl_gen.inference.evidence import Evidence, khat_threshold, log_evidence, pareto_khat
+from ppl_gen.inference.estimators import (
+    ClassifierTest,
+    Evidence,
+    TwoSample,
+    classifier_test,
+    khat_threshold,
+    log_evidence,
+    mmd,
+    mmd_test,
+    pareto_khat,
+)
 from ppl_gen.inference.fit import fit
 from ppl_gen.inference.history import Epoch, History
 from ppl_gen.inference.labels import align_labels
 from ppl_gen.inference.run import Run
 from ppl_gen.inference.settings import Settings
-from ppl_gen.inference.two_sample import ClassifierTest, TwoSample, classifier_test, mmd, mmd_test
 from ppl_gen.inference.verdict import Finding, Verdict
 
 __all__ = [

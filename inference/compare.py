@@ -20,13 +20,12 @@ from ppl_gen.errors import DataError, StoryError
 from ppl_gen.inference.batches import some_rows
 from ppl_gen.inference.codes import LEAST_ROWS, active, code_means, drawn_codes, has_codes
 from ppl_gen.inference.comparison import Candidate, Comparison, LeaveOneOut
-from ppl_gen.inference.evidence import khat_threshold, log_evidence
+from ppl_gen.inference.estimators import khat_threshold, log_evidence, mmd_test
 from ppl_gen.inference.layout import log_prob
 from ppl_gen.inference.passes import MEMORY, weighed
 from ppl_gen.inference.sampler import Sampler
 from ppl_gen.inference.seeds import seeded
 from ppl_gen.inference.tracing import Batch, blame, sample_sites
-from ppl_gen.inference.two_sample import mmd_test
 
 if TYPE_CHECKING:
     from ppl_gen.inference.run import Run

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn.functional import silu, softplus
 
 from ppl_gen.errors import StoryError
+from ppl_gen.inference.estimators.two_sample import SPREADS, mmd
 from ppl_gen.inference.objective import Objective, RecordedTrace, Terms
 from ppl_gen.inference.pair import Pair
 from ppl_gen.inference.structure import Site, Structure
 from ppl_gen.inference.tracing import Batch, trace_nodes
-from ppl_gen.inference.two_sample import SPREADS, mmd
 
 Kind = Literal["adversarial", "avb", "mmd"]
 

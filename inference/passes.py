@@ -16,7 +16,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from ppl_gen.errors import DataError, NoDensityError, StoryError
 from ppl_gen.inference.capture import Captured, Compile
 from ppl_gen.inference.draws import Draws
-from ppl_gen.inference.evidence import Evidence, log_evidence
+from ppl_gen.inference.estimators import Evidence, log_evidence
 from ppl_gen.inference.memory import MEMORY, Bytes
 from ppl_gen.inference.sampler import Sampler
 from ppl_gen.inference.seeds import seeded

@@ -102,3 +102,59 @@ def _figures(epoch: Epoch) -> str:
     shown = [f"{name} {value:.3f}" for name, value in figures.items() if not math.isnan(value)]
     rate = epoch.steps / epoch.seconds if epoch.seconds else 0.0
     return "  ".join([*shown, f"{rate:.0f} steps/s"])
+
+
+class Steps:
+    """Tells which of a number of steps is taken, and what share of it is done.
+
+    Args:
+        begin: Is told what a step is going to do.
+        tell: Is told what share of it is done, from 0 to 1.
+    """
+
+    def __init__(self, begin: Callable[[str], None], tell: Callable[[float], None]) -> None:
+        self._begin = begin
+        self._tell = tell
+
+    def begin(self, sentence: str) -> Callable[[float], None]:
+        """Say what comes next; what is returned is to be told how far it is."""
+        self._begin(sentence)
+        return self._tell
+
+
+@contextmanager
+def steps(count: int, shown: bool, console: Console | None = None) -> Iterator[Steps]:
+    """Show how far a number of steps are: a bar on a terminal, a line each elsewhere.
+
+    Args:
+        count: How many there will be.
+        shown: Whether to show anything.
+        console: Where; the standard error by default.
+    """
+    if not shown:
+        yield Steps(lambda sentence: None, lambda share: None)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = console or Console(stderr=True)
+    begun = 0
+    if not console.is_terminal:
+
+        def line(sentence: str) -> None:
+            nonlocal begun
+            begun += 1
+            console.print(f"{begun}/{count}  {sentence}", soft_wrap=True, highlight=False)
+
+        yield Steps(line, lambda share: None)
+        return
+    columns = (BarColumn(bar_width=24), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=count)
+
+        def begin(sentence: str) -> None:
+            nonlocal begun
+            begun += 1
+            progress.update(task, completed=begun - 1, description=sentence)
+
+        yield Steps(begin, lambda share: progress.update(task, completed=begun - 1 + share))

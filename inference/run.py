@@ -27,7 +27,7 @@ from ppl_gen.inference.tracing import Batch
 if TYPE_CHECKING:
     from xarray import DataTree
 
-    from ppl_gen.inference.evidence import Evidence
+    from ppl_gen.inference.estimators import Evidence
     from ppl_gen.inference.passes import Completion
     from ppl_gen.inference.verdict import Verdict
 
@@ -229,7 +229,7 @@ class Run:
     def evidence(self, x: Any, draws: int = 1000, **options: Any) -> Evidence:
         """Estimate ``log p(x)`` of each row by importance sampling with the guide.
 
-        See :func:`ppl_gen.inference.evidence.log_evidence`. For a story with global latents the
+        See :func:`ppl_gen.inference.log_evidence`. For a story with global latents the
         figure is the log predictive density under their posterior.
         """
         from ppl_gen.inference.passes import evidence_of

@@ -61,6 +61,7 @@ class Verdict:
     findings: tuple[Finding, ...]
     data: int
     draws: int
+    level: str = "quick"
 
     @property
     def status(self) -> Status:
@@ -129,9 +130,15 @@ class Verdict:
                 details = {n: [_number(v) for v in vs] for n, vs in item["details"].items()}
                 figure = _number(item["figure"])
                 findings.append(Finding(**{**item, "figure": figure, "details": details}))
-            return cls(tuple(findings), int(plain["data"]), int(plain["draws"]))
+            level = str(plain.get("level", "quick"))
+            return cls(tuple(findings), int(plain["data"]), int(plain["draws"]), level)
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"the verdict cannot be read: {error}") from error
+
+
+def grade(figure: float, good: float, bad: float) -> Status:
+    """``pass`` up to ``good``, ``warn`` up to ``bad``, ``fail`` beyond."""
+    return "pass" if figure <= good else "warn" if figure <= bad else "fail"
 
 
 def _number(value: float | None) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ppl_gen.inference.evidence import Evidence, khat_threshold
+from ppl_gen.inference.estimators import Evidence, khat_threshold
 from ppl_gen.report import figures
 from ppl_gen.report.canvas import BAD, FIRST, class_style, legend
 from ppl_gen.report.html import Markup, figure, joined, number, table, tag

@@ -13,7 +13,7 @@ from pyro import poutine
 from torch import Tensor
 
 import ppl_gen as pg
-from ppl_gen.inference.findings import converged, settled
+from ppl_gen.inference.checks.settled import converged, settled
 from ppl_gen.inference.history import Epoch, History
 from ppl_gen.inference.tracing import Fix
 from ppl_gen.inference.verdict import Finding, Verdict

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import ppl_gen as pg
-from ppl_gen.inference.checks import _Subject, aggregate_posterior
+from ppl_gen.inference.checks import Subject
+from ppl_gen.inference.checks.codes import aggregate_posterior, matches_prior
 from ppl_gen.inference.codes import TOGETHER, drawn_codes
-from ppl_gen.inference.findings import matches_prior
-from ppl_gen.inference.two_sample import ClassifierTest, TwoSample
+from ppl_gen.inference.estimators.two_sample import ClassifierTest, TwoSample
 from ppl_gen.inference.verdict import Finding
 
 X = torch.randn(2000, 1, generator=torch.Generator().manual_seed(0))
@@ -29,7 +29,7 @@ def as_it_is(story: object, data: object) -> pg.Run:
 
 def finding(run: pg.Run, data: Any) -> Finding:
     """The one on the aggregate posterior alone."""
-    return aggregate_posterior(_Subject(run, data, draws=10, memory=2**28, seed=0))
+    return aggregate_posterior(Subject(run, data, draws=10, memory=2**28, seed=0))
 
 
 class NoDensity(dist.Normal):

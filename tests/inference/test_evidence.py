@@ -9,7 +9,7 @@ from torch.distributions import Normal
 from torch.testing import assert_close
 
 import ppl_gen as pg
-from ppl_gen.inference.evidence import khat_threshold, log_evidence, pareto_khat
+from ppl_gen.inference.estimators.evidence import khat_threshold, log_evidence, pareto_khat
 from ppl_gen.inference.passes import plan
 from ppl_gen.inference.sampler import Sampler
 from ppl_gen.models import PPCA, VAE

@@ -8,7 +8,7 @@ from scipy import stats
 from torch import Tensor
 from torch.testing import assert_close
 
-from ppl_gen.inference.two_sample import SPREADS, classifier_test, mmd, mmd_test
+from ppl_gen.inference.estimators.two_sample import SPREADS, classifier_test, mmd, mmd_test
 
 
 def points(n: int, features: int, seed: int, shift: float = 0.0) -> Tensor:

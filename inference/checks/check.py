@@ -1,0 +1,116 @@
+"""From a run to its verdict: every question of a level, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from ppl_gen.data import Dataset, load
+from ppl_gen.errors import DataError, PplGenError
+from ppl_gen.inference.checks.codes import ACTIVE_UNITS, AGGREGATE_POSTERIOR
+from ppl_gen.inference.checks.predictive import POSTERIOR_PREDICTIVE
+from ppl_gen.inference.checks.settled import SETTLED
+from ppl_gen.inference.checks.subject import Check, Level, Subject
+from ppl_gen.inference.checks.weights import WEIGHTS
+from ppl_gen.inference.memory import MEMORY
+from ppl_gen.inference.progress import Steps, steps
+from ppl_gen.inference.verdict import Finding, Verdict
+
+if TYPE_CHECKING:
+    from ppl_gen.inference.run import Run
+
+CHECKS: tuple[Check, ...] = (
+    WEIGHTS,
+    ACTIVE_UNITS,
+    AGGREGATE_POSTERIOR,
+    POSTERIOR_PREDICTIVE,
+    SETTLED,
+)
+
+
+def check(
+    run: Run,
+    data: Any = None,
+    *,
+    level: Level = "quick",
+    train: Any = None,
+    draws: int = 1000,
+    memory: int = MEMORY,
+    seed: int = 0,
+    progress: bool = True,
+) -> Verdict:
+    """Look at a fitted run from several sides and say whether to believe it.
+
+    The questions are those of :data:`CHECKS`; each is answered by a function in
+    :mod:`ppl_gen.inference.checks` that says how to read its figure, what the threshold is and
+    where both come from. A check that cannot be made is skipped with the reason, and lets nothing
+    pass unseen.
+
+    Args:
+        run: The fitted story.
+        data: Rows to check it on, best ones it has not seen. Of a data set the test part is
+            taken, or the train part if all latents are global and have a posterior, which belongs
+            to it. By default the data that the run was fitted to, if they can be loaded again.
+        level: quick, for what a look at the weights of the draws says; full, for everything.
+        train: Rows of the fit, to which what the story draws is compared; a data set brings them.
+        draws: Draws of the guide a row.
+        memory: Bytes that a pass may take.
+        seed: Of the draws.
+        progress: Whether to show what each check is going to do, and how far it is.
+
+    Returns:
+        The verdict, which is also kept as ``run.verdict``.
+
+    Raises:
+        DataError: If there are no data, or they have another form than those of the fit.
+        ValueError: If the level is unknown.
+        KeyboardInterrupt: If it is interrupted; what was done is kept as ``run.verdict``.
+    """
+    if level not in ("quick", "full"):
+        raise ValueError(f"level must be quick or full, got {level!r}")
+    data = _at_hand(run) if data is None else data
+    if isinstance(data, Dataset):
+        train = data.train if train is None else train
+        data = data.test if run.structure.takes_new_rows else data.train
+    subject = Subject(run, data, draws, memory, seed, level, train)
+    asked = [c for c in CHECKS if level == "full" or c.level == "quick"]
+    findings: list[Finding] = []
+    with steps(len(asked), progress) as shown:
+        try:
+            for question in asked:
+                findings += _answers(question, subject, shown)
+        except KeyboardInterrupt as interrupt:
+            done = {finding.check for finding in findings}
+            left = [name for question in asked for name in question.findings if name not in done]
+            findings += [subject.skipped(name, "It was interrupted.") for name in left]
+            interrupt.args = ("interrupted: what was checked until then is kept",)
+            raise
+        finally:
+            run.verdict = Verdict(tuple(findings), subject.rows, draws, level)
+    return run.verdict
+
+
+def _at_hand(run: Run) -> Any:
+    """The data of the fit, if the run knows where they come from; None if it takes none."""
+    if not run.data.columns:
+        return None
+    if run.data.source is None:
+        raise DataError(
+            "check needs rows to hold the run against, as it does not know where those of its fit "
+            "come from: check(run, x), best with rows that it has not seen"
+        )
+    return load(**run.data.source)
+
+
+def _answers(question: Check, subject: Subject, shown: Steps) -> Iterable[Finding]:
+    """The findings of one check; skipped ones if it cannot be made."""
+    cost = question.cost(subject)
+    seconds = cost.evaluations * subject.seconds_each if cost.evaluations else 0.0
+    about = f", about {seconds:.0f} s" if seconds >= 1 else ""
+    subject.tell = shown.begin(question.question + (f": {cost.work}{about}" if cost.work else ""))
+    try:
+        return list(question.look(subject))
+    except PplGenError as error:
+        return [
+            subject.skipped(name, f"It could not be made: {error}.") for name in question.findings
+        ]

@@ -1,0 +1,132 @@
+"""What is checked: a run, the data it is held against, and what the checks share."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from ppl_gen.data import as_part
+from ppl_gen.inference.batches import some_rows
+from ppl_gen.inference.sampler import Sampler
+from ppl_gen.inference.seeds import seeded
+from ppl_gen.inference.tracing import Batch
+from ppl_gen.inference.verdict import Finding, Status
+from ppl_gen.inference.window import Window
+
+if TYPE_CHECKING:
+    from ppl_gen.inference.run import Run
+
+Level = Literal["quick", "full"]
+
+
+@dataclass
+class Subject:
+    """A run and the data it is checked on.
+
+    Attributes:
+        run: The fitted story.
+        data: Rows to check it on; None for programs that hold their data themselves.
+        draws: Draws of the guide a row.
+        memory: Bytes that a pass may take.
+        seed: Of everything that is drawn.
+        level: How much is asked for.
+        train: Rows of the fit, if they are at hand.
+        tell: Is told what share of the present check is done, from 0 to 1.
+    """
+
+    run: Run
+    data: Any
+    draws: int = 1000
+    memory: int = 128 * 2**20
+    seed: int = 0
+    level: Level = "full"
+    train: Any = None
+    tell: Callable[[float], None] = field(default=lambda share: None)
+
+    def __post_init__(self) -> None:
+        self.batch: Batch = () if self.data is None else self.run.batch(self.data)
+
+    @cached_property
+    def rows(self) -> int:
+        """How many data there are."""
+        if not self.batch:
+            return 0
+        return Window(self.run.pair, self.run.structure, self.run.kwargs).size(self.batch)
+
+    @cached_property
+    def fingerprint(self) -> str | None:
+        """That of the data, to compare with the run's."""
+        return None if self.data is None else as_part(self.data).fingerprint
+
+    @property
+    def is_of_the_fit(self) -> bool:
+        """Whether these rows are those that the story was fitted to."""
+        return self.run.data.fingerprint == self.fingerprint
+
+    @cached_property
+    def seconds_each(self) -> float:
+        """Seconds that guide and model take to draw and weigh one draw of one row."""
+        rows, draws = min(self.rows or 1, 64), 16
+        with self.run.pair.active(), seeded(self.seed):
+            sampler = Sampler(self.run.pair, self.run.structure, self.run.kwargs)
+            part = next(sampler.window.slices(self.batch, rows))
+            with sampler.window.showing(self.batch, part) as shown:
+                sampler.draw(shown, draws)
+                begun = time.perf_counter()
+                sampler.draw(shown, draws)
+        return (time.perf_counter() - begun) / (rows * draws)
+
+    def some(self, count: int) -> tuple[Tensor, Batch]:
+        """Some of the rows, chosen by chance where there are more: numbers and batch."""
+        if self.rows <= count or not self.run.structure.takes_batches:
+            return torch.arange(self.rows), self.batch
+        generator = torch.Generator().manual_seed(self.seed)
+        chosen = torch.randperm(self.rows, generator=generator)[:count].sort().values
+        return chosen, some_rows(self.batch, chosen)
+
+    def skipped(self, check: str, reason: str, status: Status = "skipped") -> Finding:
+        """A finding for a check that cannot be made."""
+        return Finding(check, math.nan, "", "", status, reason, "", "")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a check is going to do.
+
+    Attributes:
+        work: In words, such as "1,000 draws of 360 rows".
+        evaluations: How often guide and model are run for one draw of one row; a gradient counts
+            for three. 0 for what takes no time to speak of.
+    """
+
+    work: str
+    evaluations: float = 0.0
+
+
+NOTHING = Cost("")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question that is asked of a run.
+
+    Attributes:
+        question: In a few words.
+        findings: The names of the rows of the verdict that answer it.
+        look: Answers it.
+        cost: Says beforehand what that takes.
+        level: From which level on it is asked.
+    """
+
+    question: str
+    findings: Sequence[str]
+    look: Callable[[Subject], Iterable[Finding]]
+    cost: Callable[[Subject], Cost] = lambda subject: NOTHING
+    level: Level = "quick"

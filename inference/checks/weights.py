@@ -1,0 +1,203 @@
+"""What the weights of the guide's draws say: evidence, the gap below it, and whom to trust."""
+
+from __future__ import annotations
+
+import math
+
+from ppl_gen.inference.checks.subject import Check, Cost, Subject
+from ppl_gen.inference.estimators import Evidence, khat_threshold
+from ppl_gen.inference.passes import evidence_of, joint_evidence_of
+from ppl_gen.inference.verdict import Finding, Status, grade
+
+
+def posterior_findings(subject: Subject) -> list[Finding]:
+    """Evidence, gap and k-hat, from one set of importance weights."""
+    run, structure = subject.run, subject.run.structure
+    names = ("evidence", "gap", "k-hat")
+    local = [s for s in structure.latents if s.local]
+    if structure.latents and not local and structure.takes_new_rows and structure.splits_rows:
+        return _estimated(subject)
+    points = [s.name for s in (local or structure.latents) if s.point]
+    reason = ""
+    if not structure.latents:
+        reason = "The story has no latents."
+    elif structure.unscored:
+        reason = f"There are no densities to weigh: {structure.unscored}."
+    elif points:
+        reason = f"The guide gives one value of {points[0]!r} and no posterior to weigh."
+    elif local and not structure.splits_rows:
+        reason = "The story takes its data whole, so no datum has a weight of its own."
+    elif not local and not subject.is_of_the_fit:
+        reason = (
+            "All latents are global: check them on the data of the fit, check(run, data.train)."
+        )
+    if reason:
+        return [subject.skipped(name, reason) for name in names]
+    if not local:
+        rows = max(1, subject.rows)
+        # One tail for all data: more draws cost little and tell it better.
+        draws = max(subject.draws, min(10 * subject.draws, 10**7 // rows))
+        found = joint_evidence_of(
+            run, subject.data, draws, memory=subject.memory, seed=subject.seed
+        )
+        return [evidence(found, "evidence of all data"), gap(found), joint_khat(found)]
+    found = evidence_of(run, subject.data, subject.draws, memory=subject.memory, seed=subject.seed)
+    named = "predictive density" if structure.has_globals else "evidence"
+    return [evidence(found, f"{named} per datum"), gap(found), khat(found)]
+
+
+def _estimated(subject: Subject) -> list[Finding]:
+    """Where all latents are single values, as parameters are, the likelihood is known exactly."""
+    run = subject.run
+    found = evidence_of(run, subject.data, 1, memory=subject.memory, seed=subject.seed, khat=False)
+    names = ", ".join(repr(site.name) for site in run.structure.latents)
+    reason = (
+        f"The guide gives single values of {names}, as of parameters: there is no posterior of "
+        "them to be near, and what they leave open is not known."
+    )
+    return [
+        evidence(found, "likelihood per datum at the estimates"),
+        *(subject.skipped(name, reason, "not applicable") for name in ("gap", "k-hat")),
+    ]
+
+
+def evidence(found: Evidence, named: str) -> Finding:
+    """Mean log evidence per datum, in nats, with the error that the draws leave.
+
+    With global latents the figure is the log predictive density under their posterior. It passes
+    with a standard error of at most 0.1 nats, if k-hat lets one believe that (our thresholds).
+
+    Reference:
+        Burda et al. (2016), section 3, https://arxiv.org/abs/1509.00519
+    """
+    if found.draws == 1:  # nothing is drawn where every latent is a single value
+        sentence = f"The log {named} is {found.mean:.2f} nats, without error."
+        good = "finite"
+        status: Status = "pass" if math.isfinite(found.mean) else "fail"
+        return Finding("evidence", found.mean, "nats", good, status, sentence, "", "")
+    believed = not (found.khat > khat_threshold(found.draws)).double().mean() > 0.2
+    exact = found.mean_error <= 0.1 and believed
+    return Finding(
+        "evidence",
+        found.mean,
+        "nats",
+        "error at most 0.1 nats",
+        "pass" if exact else "warn",
+        f"The log {named} is {found.mean:.2f} nats, with a standard error of "
+        f"{found.mean_error:.2g} from the draws; its estimate errs downwards."
+        if believed
+        else f"The log {named} is above {found.mean:.2f} nats; by how much these draws cannot say, "
+        "as k-hat shows.",
+        "" if exact else "Mend the guide first." if not believed else "Take more draws.",
+        "Burda et al. 2016",
+        {"error": [found.mean_error]},
+    )
+
+
+def gap(found: Evidence) -> Finding:
+    r"""Mean distance from the ELBO up to the evidence, in nats: KL(q(z|x) || p(z|x)).
+
+    It passes up to 0.5 nats, where guide and posterior differ by at most 0.5 in total variation
+    (Pinsker's inequality, :math:`\mathrm{TV} \le \sqrt{\mathrm{KL} / 2}`), and fails beyond 2,
+    where that bound says nothing any more (both limits are ours). Since the evidence errs
+    downwards, so does the gap.
+
+    Reference:
+        Cremer et al. (2018), https://arxiv.org/abs/1801.03558
+    """
+    figure = found.gap.mean().item()
+    distance = min(1.0, math.sqrt(max(figure, 0.0) / 2))
+    return Finding(
+        "gap",
+        figure,
+        "nats",
+        "at most 0.5 nats",
+        grade(figure, 0.5, 2.0),
+        f"The guide lies {figure:.2f} nats from the posterior, a distance of at most "
+        f"{distance:.2f} in total variation.",
+        ""
+        if figure <= 0.5
+        else "Weigh its draws (log_p - log_q in sample_stats) before you use them; fit for "
+        "longer, or give the guide more room (of a VAE, posterior='full').",
+        "Pinsker's inequality; Cremer et al. 2018",
+        {"largest": [found.gap.max().item()]},
+    )
+
+
+def khat(found: Evidence) -> Finding:
+    """Share of data whose importance weights have too heavy a tail, by Pareto k-hat.
+
+    It passes up to 5 % of the data and fails beyond 20 % (our limits); the threshold of a datum is
+    that of Vehtari et al.
+
+    Reference:
+        Vehtari et al. (2024), https://arxiv.org/abs/1507.02646; Yao et al. (2018),
+        https://arxiv.org/abs/1802.02538
+    """
+    threshold = khat_threshold(found.draws)
+    if found.khat.isnan().any():
+        reason = f"Needs at least 25 draws a datum, got {found.draws}."
+        return Finding("k-hat", math.nan, "", "", "skipped", reason, "Take more draws.", "")
+    share = (found.khat > threshold).double().mean().item()
+    worst = found.khat.argsort(descending=True)[:5]
+    return Finding(
+        "k-hat",
+        share,
+        "of the data",
+        f"at most 0.05 of the data above {threshold:.2f}",
+        grade(share, 0.05, 0.20),
+        "The guide covers the posterior of every datum well enough to reweigh its draws."
+        if share == 0
+        else f"For {share:.1%} of the data the guide misses so much of the posterior that its "
+        "draws cannot be reweighed.",
+        ""
+        if share <= 0.05
+        else f"Distrust the latents of rows such as {worst.tolist()}; give "
+        "the guide heavier tails or more room (of a VAE, posterior='full').",
+        "Vehtari et al. 2024; Yao et al. 2018",
+        {"worst rows": [float(i) for i in worst], "worst k-hat": found.khat[worst].tolist()},
+    )
+
+
+def joint_khat(found: Evidence) -> Finding:
+    """Pareto k-hat of the weights of the global latents, one figure for all data.
+
+    It passes below 0.5, and fails above the threshold for so many draws unless the gap is below
+    0.05 nats (our limit): a guide so near the posterior has a heavy tail, but little in it.
+
+    Reference:
+        Yao et al. (2018), https://arxiv.org/abs/1802.02538
+    """
+    threshold, figure = khat_threshold(found.draws), found.khat.item()
+    if math.isnan(figure):
+        return khat(found)
+    status = grade(figure, 0.5, threshold)
+    if status == "fail" and found.gap.item() < 0.05:
+        status = "warn"
+    return Finding(
+        "k-hat",
+        figure,
+        "",
+        f"at most 0.5, usable to {threshold:.2f}",
+        status,
+        "The guide covers the posterior of the global latents well enough to reweigh its draws."
+        if status != "fail"
+        else "The guide misses so much of the posterior of the global latents that its draws "
+        "cannot be reweighed.",
+        ""
+        if status == "pass"
+        else "Take more draws, fit for longer, or take a guide with correlations, such as "
+        "AutoMultivariateNormal.",
+        "Yao et al. 2018",
+        {"draws": [float(found.draws)]},
+    )
+
+
+WEIGHTS = Check(
+    "how near is the guide, by the weights of its draws",
+    ("evidence", "gap", "k-hat"),
+    posterior_findings,
+    lambda subject: Cost(
+        f"{subject.draws:,} draws of {subject.rows:,} rows", subject.draws * subject.rows
+    ),
+)
