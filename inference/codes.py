@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+import pyro
 import torch
+from pyro import poutine
 from torch import Tensor
 
 from ppl_gen.errors import StoryError
+from ppl_gen.inference.batches import some_rows
 from ppl_gen.inference.memory import MEMORY
 from ppl_gen.inference.passes import plan
 from ppl_gen.inference.sampler import MEAN_DRAWS, Sampler
 from ppl_gen.inference.seeds import seeded
-from ppl_gen.inference.tracing import Batch
+from ppl_gen.inference.tracing import Batch, Fix, blame, sample_sites
 
 if TYPE_CHECKING:
     from ppl_gen.inference.run import Run
 
 # Rows that are drawn at a time, one draw each: as few as in the steps of a fit.
 TOGETHER = 256
+# Codes whose density is asked for under the guide of every row.
+SPLIT_CODES = 256
 LEAST_ROWS = 100  # our limit: what fewer codes show of their law is little
 
 
@@ -121,3 +128,120 @@ def drawn_codes(run: Run, batch: Batch, seed: int = 0) -> dict[str, tuple[Tensor
 
 def _joined(parts: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
     return {name: torch.cat(values) for name, values in parts.items()}
+
+
+@dataclass(frozen=True)
+class Split:
+    r"""The mean KL of guide from prior in two parts, in nats.
+
+    .. math:: \frac{1}{N} \sum_n \mathrm{KL}(q(z|x_n) \,\|\, p(z))
+        = I_q(x; z) + \mathrm{KL}(q(z) \,\|\, p(z)), \qquad
+        q(z) = \frac{1}{N} \sum_n q(z|x_n)
+
+    Attributes:
+        kl: The whole.
+        information: How much a code says of which datum it is of, at most ``log N``.
+        marginal: How far the codes of all data together are from the prior.
+        error: Standard error of both parts, from the draws.
+        rows: How many data there are, ``N``.
+    """
+
+    kl: float
+    information: float
+    marginal: float
+    error: float
+    rows: int
+
+
+def elbo_split(log_q: Tensor, own: Tensor, log_prior: Tensor) -> Split:
+    """What of the KL tells data apart, and what is lost as the codes miss the prior.
+
+    Args:
+        log_q: Log-density of each code under the guide of each row, in nats, ``(S, N)``.
+        own: Which row each code was drawn for, ``(S,)``.
+        log_prior: Its log-density under the prior, ``(S,)``.
+
+    Reference:
+        Hoffman and Johnson (2016), http://approximateinference.org/accepted/HoffmanJohnson2016.pdf
+    """
+    rows = log_q.shape[1]
+    log_q, log_prior = log_q.double(), log_prior.double()
+    mine = log_q.gather(1, own[:, None])[:, 0]
+    together = log_q.logsumexp(1) - math.log(rows)
+    information, marginal = mine - together, together - log_prior
+    error = max(part.std().item() for part in (information, marginal)) / len(own) ** 0.5
+    return Split(
+        (mine - log_prior).mean().item(),
+        information.mean().item(),
+        marginal.mean().item(),
+        error,
+        rows,
+    )
+
+
+def split_of(run: Run, batch: Batch, seed: int = 0, codes: int = SPLIT_CODES) -> Split:
+    """The two parts of the KL of a run's codes; see :func:`elbo_split`.
+
+    Raises:
+        StoryError: If there is no density of any code under the guide of any row, or each row has
+            a prior of its own.
+    """
+    structure = run.structure
+    if structure.unscored or not structure.takes_batches:
+        raise StoryError(structure.unscored or structure.needs_all)
+    with run.pair.active(), seeded(seed), torch.no_grad(), pyro.validation_enabled(False):
+        sampler = Sampler(run.pair, structure, run.kwargs)
+        own = torch.randperm(sampler.window.size(batch))[:codes]
+        few = some_rows(batch, slice(0, 8))
+        outer = sampler.draw_globals(few, 1)
+        drawn = sampler.draw(some_rows(batch, own), 1, outer).latents
+        if not sampler.at_once:
+            raise StoryError("the programs do not bear many draws at once")
+        held = {n: v.expand(len(own), *v.shape[1:]) for n, v in outer.items()}
+        values = {
+            site.name: drawn[site.name].movedim(sampler.window.row_axis(site.name), 0)
+            for site in structure.latents
+            if site.local and not site.summed
+        }
+        log_q = [
+            _log_latents(sampler, run.pair.guide, some_rows(batch, part), values, held)
+            for part in sampler.window.slices(batch, TOGETHER)
+        ]
+        log_prior = _log_latents(sampler, run.pair.model, few, values, held)
+    if (log_prior - log_prior[:, :1]).abs().max() > 1e-3 * (1 + log_prior.abs().max()):
+        raise StoryError("each row has a prior of its own")
+    return elbo_split(torch.cat(log_q, 1), own, log_prior[:, 0])
+
+
+def _log_latents(
+    sampler: Sampler,
+    program: Any,
+    batch: Batch,
+    codes: Mapping[str, Tensor],
+    held: Mapping[str, Tensor],
+) -> Tensor:
+    """Log-density of each of some codes at each of some rows, ``(S, N)``.
+
+    Args:
+        sampler: Of the run.
+        program: Its model or its guide.
+        batch: Rows.
+        codes: Values by site, ``(S, *plates, *event)`` without the rows among the plates.
+        held: Values of global sites, as :meth:`Sampler.draw_globals` gives them.
+    """
+    count, layout = len(next(iter(codes.values()))), sampler.layout
+    nodes = sample_sites(poutine.trace(program).get_trace(*batch, **sampler.kwargs))
+    values = {}
+    for name, value in codes.items():
+        axis = sampler.window.row_axis(name)
+        values[name] = layout.placed(value.unsqueeze(axis), nodes[name])
+    fixed = Fix({**held, **values}, at_once=True)(program)
+    with blame("programs"):
+        trace = poutine.trace(sampler._plated(fixed, count)).get_trace(*batch, **sampler.kwargs)
+    inner, outer = layout.sums((), count, sampler.window.count(batch))
+    for name, node in sample_sites(trace).items():
+        if name not in sampler.structure.sites and layout.is_local(node):
+            raise StoryError(f"the guide computes its codes from {name!r}")
+        if name in codes:
+            inner, outer = layout.added(inner, outer, node, layout.terms(node, count))
+    return inner

@@ -43,6 +43,14 @@ class Layout:
         """A site's value, ``(S, *plates, *event)``, plates from the outermost dimension in."""
         return self._arranged(node["value"].detach(), node, len(node["fn"].event_shape), draws)
 
+    def placed(self, value: Tensor, node: Node) -> Tensor:
+        """What :meth:`value` gives, ``(S, *plates, *event)``, as it stands in a trace of draws."""
+        frames = self._frames(node)
+        batch = [1] * self.nesting
+        for size, frame in zip(value.shape[1:], frames, strict=False):
+            batch[frame.dim] = size
+        return value.reshape(len(value), *batch, *value.shape[1 + len(frames) :])
+
     def mean(self, node: Node, draws: int) -> Tensor | None:
         """The mean of a site's law, ``(S, *plates, *event)``, or None if it has none."""
         try:

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from ppl_gen.data import Dataset, load
 from ppl_gen.errors import DataError, PplGenError
-from ppl_gen.inference.checks.codes import ACTIVE_UNITS, AGGREGATE_POSTERIOR
+from ppl_gen.inference.checks.closeness import CLOSENESS
+from ppl_gen.inference.checks.codes import ACTIVE_UNITS, AGGREGATE_POSTERIOR, PARTS_OF_KL
+from ppl_gen.inference.checks.components import COMPONENTS
 from ppl_gen.inference.checks.predictive import POSTERIOR_PREDICTIVE
+from ppl_gen.inference.checks.reference import REFERENCE
 from ppl_gen.inference.checks.settled import SETTLED
 from ppl_gen.inference.checks.subject import Check, Level, Subject
 from ppl_gen.inference.checks.weights import WEIGHTS
@@ -21,8 +24,12 @@ if TYPE_CHECKING:
 
 CHECKS: tuple[Check, ...] = (
     WEIGHTS,
+    CLOSENESS,
+    REFERENCE,
     ACTIVE_UNITS,
+    PARTS_OF_KL,
     AGGREGATE_POSTERIOR,
+    COMPONENTS,
     POSTERIOR_PREDICTIVE,
     SETTLED,
 )

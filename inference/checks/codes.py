@@ -7,7 +7,16 @@ from collections.abc import Mapping
 
 from ppl_gen.errors import StoryError
 from ppl_gen.inference.checks.subject import Check, Cost, Subject
-from ppl_gen.inference.codes import LEAST_ROWS, active, code_means, drawn_codes, has_codes
+from ppl_gen.inference.codes import (
+    LEAST_ROWS,
+    SPLIT_CODES,
+    Split,
+    active,
+    code_means,
+    drawn_codes,
+    has_codes,
+    split_of,
+)
 from ppl_gen.inference.estimators import ClassifierTest, TwoSample, classifier_test, mmd_test
 from ppl_gen.inference.verdict import Finding, grade
 
@@ -82,6 +91,93 @@ def aggregate_posterior(subject: Subject) -> Finding:
     )
 
 
+def parts_of_kl(subject: Subject) -> list[Finding]:
+    """Mutual information of code and datum, and KL of all codes from the prior."""
+    names = ("mutual information", "marginal KL")
+    if not has_codes(subject.run):
+        reason = "The story has no code of its own for each datum."
+        return [subject.skipped(name, reason, "not applicable") for name in names]
+    reason = _without_codes(subject)
+    if not reason and subject.rows < LEAST_ROWS:
+        reason = f"Needs at least {LEAST_ROWS} data, got {subject.rows}."
+    if reason:
+        return [subject.skipped(name, reason) for name in names]
+    try:
+        found = split_of(subject.run, subject.batch, subject.seed)
+    except StoryError as error:
+        reason = f"The KL cannot be split: {error}."
+        return [subject.skipped(name, reason) for name in names]
+    return [information(found), marginal(found)]
+
+
+def information(found: Split) -> Finding:
+    r"""How much a code says of its datum: :math:`I_q(x; z)`, in nats, at most ``log N``.
+
+    It fails below 0.05 nats and warns below 0.2 (our limits): the code has collapsed, and whatever
+    is drawn does not depend on it. Where nearly every datum has a code of its own it ends at its
+    ceiling, and is but a lower bound.
+
+    Reference:
+        Hoffman and Johnson (2016), http://approximateinference.org/accepted/HoffmanJohnson2016.pdf
+    """
+    figure, ceiling = found.information, math.log(found.rows)
+    status = "fail" if figure < 0.05 else "warn" if figure < 0.2 else "pass"
+    least = "at least " if figure > ceiling - 1 else ""
+    return Finding(
+        "mutual information",
+        figure,
+        "nats",
+        "at least 0.2 nats",
+        status,
+        f"A code tells {least}{figure:.2f} nats of which datum it is of, out of {ceiling:.2f}."
+        if status == "pass"
+        else f"A code tells but {figure:.2f} nats of which datum it is of: it has collapsed onto "
+        "the prior.",
+        ""
+        if status == "pass"
+        else "Free bits, a KL warm-up or a weaker decoder (one that leaves something to the code) "
+        "bring it into use.",
+        "Hoffman and Johnson 2016",
+        {"KL": [found.kl], "ceiling": [ceiling], "error": [found.error]},
+    )
+
+
+def marginal(found: Split) -> Finding:
+    r"""How far the codes of all data together are from the prior: KL(q(z) || p(z)), in nats.
+
+    What is lost of the ELBO as the prior is in places where no code is, holes, or codes where no
+    prior is. It passes up to 0.5 nats and fails beyond 2 (our limits, as of ``gap``). Where the
+    codes of single data hardly overlap, so few data do not tell what their law is: it is skipped.
+
+    Reference:
+        Hoffman and Johnson (2016), http://approximateinference.org/accepted/HoffmanJohnson2016.pdf
+    """
+    name, ceiling = "marginal KL", math.log(found.rows)
+    if found.information > ceiling - 1:
+        reason = (
+            f"Codes of {found.rows} data hardly overlap (they tell {found.information:.1f} of "
+            f"{ceiling:.1f} nats), so that their common law is not known: give more data."
+        )
+        return Finding(name, math.nan, "", "", "skipped", reason, "", "")
+    figure = found.marginal
+    status = grade(figure - 2 * found.error, 0.5, 2.0)
+    return Finding(
+        name,
+        figure,
+        "nats",
+        "at most 0.5 nats",
+        status,
+        f"The codes of all data lie {figure:.2f} ± {found.error:.2g} nats from the prior"
+        + ("." if status == "pass" else ": draws of the prior are decoded where no data are."),
+        ""
+        if status == "pass"
+        else "Give the code a prior that can follow it (of a VAE, prior='vamp' or prior='flow'), "
+        "or look whether the prior has the right scale.",
+        "Hoffman and Johnson 2016",
+        {"KL": [found.kl], "mutual information": [found.information]},
+    )
+
+
 def _without_codes(subject: Subject) -> str:
     """Why the guide has no code for these rows; empty if it has."""
     if subject.run.structure.keeps_rows and not subject.is_of_the_fit:
@@ -151,4 +247,13 @@ AGGREGATE_POSTERIOR = Check(
     ("aggregate posterior",),
     lambda subject: [aggregate_posterior(subject)],
     lambda subject: Cost(f"a classifier of {subject.rows:,} codes"),
+)
+PARTS_OF_KL = Check(
+    "what does the code tell, and is it where the prior is",
+    ("mutual information", "marginal KL"),
+    parts_of_kl,
+    lambda subject: Cost(
+        f"{SPLIT_CODES} codes under the guide of {subject.rows:,} rows",
+        SPLIT_CODES * subject.rows / 8,
+    ),
 )

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ppl_gen.inference.run import Run
 
 Level = Literal["quick", "full"]
+T = TypeVar("T")
 
 
 @dataclass
@@ -49,6 +50,8 @@ class Subject:
     level: Level = "full"
     train: Any = None
     tell: Callable[[float], None] = field(default=lambda share: None)
+
+    _found: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self.batch: Batch = () if self.data is None else self.run.batch(self.data)
@@ -90,6 +93,12 @@ class Subject:
         generator = torch.Generator().manual_seed(self.seed)
         chosen = torch.randperm(self.rows, generator=generator)[:count].sort().values
         return chosen, some_rows(self.batch, chosen)
+
+    def once(self, make: Callable[[Subject], T]) -> T:
+        """What a function finds out about the subject, asked for by several checks."""
+        if make not in self._found:
+            self._found[make] = make(self)
+        return self._found[make]
 
     def skipped(self, check: str, reason: str, status: Status = "skipped") -> Finding:
         """A finding for a check that cannot be made."""

@@ -1,0 +1,160 @@
+"""Do chains that know nothing of the guide's family find the same posterior?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ppl_gen.inference.checks.closeness import looked, unreachable
+from ppl_gen.inference.checks.subject import Check, Cost, Subject
+from ppl_gen.inference.verdict import Finding, Status, grade
+
+# Chains that disagree by more have not mixed (Vehtari et al. 2021 advise 1.01 for a final figure;
+# these are short, and only rows are left out by it).
+MIXED = 1.1
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far the guide's draws are from a reference's, for each coordinate, ``(D,)`` each.
+
+    Everything is in standard deviations of the reference, and averaged over rows.
+
+    Attributes:
+        shift: Of the mean: positive if the guide's is too large.
+        stretch: Factor on the deviation, by the mean of its logarithm: below 1 if the guide is too
+            narrow.
+        wasserstein: Distance of order 1 between the marginals, less what two samples of one law
+            would show.
+    """
+
+    shift: Tensor
+    stretch: Tensor
+    wasserstein: Tensor
+
+
+def distance(guide: Tensor, reference: Tensor) -> Distance:
+    r"""Compare two samples of the same posteriors, coordinate by coordinate.
+
+    .. math:: W_1 = \int_0^1 \lvert F_q^{-1}(u) - F_p^{-1}(u) \rvert \, du
+
+    Args:
+        guide: Draws, ``(S, N, D)``.
+        reference: Draws, ``(R, N, D)``, of which the halves are independent.
+    """
+    loc, scale = reference.mean(0), reference.std(0).clamp_min(1e-12)
+    half = len(reference) // 2
+    apart = _wasserstein(guide, reference)
+    noise = _wasserstein(reference[:half], reference[half:]) / 2
+    return Distance(
+        shift=((guide.mean(0) - loc) / scale).mean(0),
+        stretch=(guide.std(0).clamp_min(1e-12) / scale).log().mean(0).exp(),
+        wasserstein=((apart - noise) / scale).mean(0).clamp_min(0.0),
+    )
+
+
+def _wasserstein(x: Tensor, y: Tensor) -> Tensor:
+    at = (torch.arange(200, dtype=x.dtype, device=x.device) + 0.5) / 200
+    return (x.quantile(at, 0) - y.quantile(at, 0)).abs().mean(0)
+
+
+def agreement(found: Distance, names: tuple[str, ...], left: int, rows: int) -> Finding:
+    """Whether the guide's marginals are those that Hamiltonian chains find.
+
+    The figure is the largest distance of a latent's marginal, in posterior standard deviations,
+    averaged over rows. It passes up to 0.1 and fails beyond 0.3; it fails, too, if a mean is off by
+    more than 0.2 in the same direction over all rows, or a deviation by more than a factor of
+    1.2 (our limits: an interval that is to hold 90 % then holds less than 83 %).
+
+    Args:
+        found: The distances.
+        names: Of the coordinates.
+        left: How many rows were left out, as their chains had not mixed.
+        rows: How many were looked at.
+
+    Reference:
+        Yao et al. (2018), section 1, https://arxiv.org/abs/1802.02538, of what a variational
+        posterior gets wrong
+    """
+    figure, worst = found.wasserstein.max().item(), int(found.wasserstein.argmax())
+    far, off = int(found.shift.abs().argmax()), int(found.stretch.log().abs().argmax())
+    shift, stretch = found.shift[far].item(), found.stretch[off].item()
+    high, narrow = "high" if shift > 0 else "low", "narrow" if stretch < 1 else "wide"
+    judged: dict[str, Status] = {
+        f"the guide is too {narrow} in {names[off]}, by a factor of {stretch:.2f}": grade(
+            abs(math.log(stretch)), math.log(1.1), math.log(1.2)
+        ),
+        f"its mean of {names[far]} is too {high}, by {abs(shift):.2f} deviations": grade(
+            abs(shift), 0.1, 0.2
+        ),
+        f"its draws of {names[worst]} lie {figure:.2f} posterior deviations from those of "
+        "Hamiltonian chains": grade(figure, 0.1, 0.3),
+    }
+    status: Status = next((s for s in ("fail", "warn") if s in judged.values()), "pass")
+    said = [sentence for sentence, of in judged.items() if of == status] or list(judged)
+    sentence = said[-1] if status == "pass" else ", and ".join(said)
+    sentence = sentence.replace("its", "the guide's", 1) if sentence.startswith("its") else sentence
+    return Finding(
+        "reference",
+        figure,
+        "posterior sd",
+        "at most 0.1",
+        status,
+        f"{sentence[0].upper()}{sentence[1:]}"
+        + (f" ({left} of {rows} rows left out: chains had not mixed)." if left else "."),
+        ""
+        if status == "pass"
+        else "Use the chains, or the guide's draws weighed by log_p - log_q; then see which gap is "
+        "to blame.",
+        "Yao et al. 2018",
+        {
+            f"shift, stretch and distance of {name}": list(figures)
+            for name, *figures in zip(
+                names,
+                found.shift.tolist(),
+                found.stretch.tolist(),
+                found.wasserstein.tolist(),
+                strict=True,
+            )
+        },
+    )
+
+
+def reference(subject: Subject) -> list[Finding]:
+    """The guide's marginals beside those of chains; see :func:`agreement`."""
+    reason, status = unreachable(subject)
+    if reason:
+        return [subject.skipped("reference", reason, status)]
+    found = subject.once(looked)
+    mixed = rhat(found.chains).amax(-1) <= MIXED
+    rows = len(mixed)
+    if mixed.double().mean() < 0.5:
+        reason = f"Chains had not mixed for {int((~mixed).sum())} of {rows} rows."
+        return [subject.skipped("reference", reason)]
+    drawn = found.chains[:, :, mixed].transpose(0, 1).flatten(0, 1)  # one chain after the other
+    apart = distance(found.guide[:, mixed], drawn)
+    return [agreement(apart, found.names, int((~mixed).sum()), rows)]
+
+
+def rhat(chains: Tensor) -> Tensor:
+    """Rank-normalised split R-hat, ``(N, D)``, of chains ``(K, C, N, D)``, by ArviZ.
+
+    Reference:
+        Vehtari et al. (2021), https://arxiv.org/abs/1903.08008
+    """
+    from arviz_stats.base import array_stats  # pyright: ignore[reportPrivateImportUsage]
+
+    found = array_stats.rhat(chains.double().cpu().numpy(), chain_axis=1, draw_axis=0)
+    return torch.as_tensor(found)
+
+
+REFERENCE = Check(
+    "do Hamiltonian chains find the same posterior",
+    ("reference",),
+    reference,
+    lambda subject: Cost("the chains of before"),
+    level="full",
+)

@@ -1,0 +1,60 @@
+"""The no-U-turn sampler of Pyro on a density of free coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from pyro.infer import MCMC, NUTS
+from torch import Tensor
+
+# Up to so many coordinates the sampler learns how they hang together.
+DENSE = 50
+
+
+def nuts(
+    density: Callable[[Tensor], Tensor],
+    position: Tensor,
+    draws: int,
+    warmup: int,
+    tell: Callable[[float], None] = lambda share: None,
+) -> Tensor:
+    """Positions of chains of Pyro's NUTS, one after the other.
+
+    Args:
+        density: Log-densities, ``(1, 1)``, at points ``(1, 1, D)``, in nats; they carry a gradient.
+        position: Where the chains begin, ``(C, D)``.
+        draws: How many positions each gives.
+        warmup: How many go before.
+        tell: Is told what share is done.
+
+    Returns:
+        Positions, ``(K, C, 1, D)``.
+
+    Reference:
+        Hoffman and Gelman (2014), https://jmlr.org/papers/v15/hoffman14a.html
+    """
+    total, found = len(position) * (draws + warmup), []
+    done = 0
+
+    def told(kernel: object, samples: object, stage: str, number: int) -> None:
+        nonlocal done
+        done += 1
+        tell(min(1.0, done / total))
+
+    for begin in position:
+        kernel = NUTS(
+            potential_fn=lambda values: -density(values["position"][None, None]).sum(),
+            full_mass=len(begin) <= DENSE,
+        )
+        chain = MCMC(
+            kernel,
+            num_samples=draws,
+            warmup_steps=warmup,
+            initial_params={"position": begin.detach().clone()},
+            hook_fn=told,
+            disable_progbar=True,
+        )
+        chain.run()
+        found.append(chain.get_samples()["position"])
+    return torch.stack(found, 1)[:, :, None]
