@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
+import pyro
 import torch
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from ppl_gen.inference.estimators.annealing import (
     scheduled,
 )
 from ppl_gen.inference.estimators.hmc import chains
+from ppl_gen.inference.estimators.nuts import nuts
 from ppl_gen.inference.estimators.refinement import Refinement, refined
 from ppl_gen.inference.passes import plan
 from ppl_gen.inference.sampler import Sampler
@@ -33,6 +35,7 @@ MOVES = 200
 GUIDE_DRAWS = 1000
 KEPT = 100
 WARMUP = 100
+NUTS_CHAINS, NUTS_DRAWS, NUTS_WARMUP = 2, 500, 300
 
 Tell = Callable[[float], None]
 
@@ -131,6 +134,17 @@ def look_both_ways(
     return torch.cat(there, 1), torch.cat(back, 1)
 
 
+def walked(run: Run, batch: Batch, seed: int, memory: int, tell: Tell = nobody) -> Tensor:
+    """Positions of Pyro's no-U-turn sampler on the latents of all rows, ``(K, C, 1, D)``.
+
+    For posteriors in which chains with steps of one length do not mix.
+    """
+    with _blocks(run, batch, seed, memory, tell, whole=True) as blocks:
+        target, told = next(blocks)
+        guide, _ = guide_draws(target, NUTS_CHAINS)
+        return nuts(target.log_density, guide[:, 0], NUTS_DRAWS, NUTS_WARMUP, told)
+
+
 def refine(
     run: Run, batch: Batch, full: bool, seed: int, memory: int, tell: Tell = nobody
 ) -> Refinement:
@@ -217,7 +231,7 @@ def _blocks(
     run: Run, batch: Batch, seed: int, memory: int, tell: Tell, whole: bool = False
 ) -> Iterator[Iterator[tuple[Target, _Told]]]:
     """As many rows at a time as memory allows for, with the global latents held at one draw."""
-    with run.pair.active(), seeded(seed):
+    with run.pair.active(), seeded(seed), pyro.validation_enabled(False):
         sampler = Sampler(run.pair, run.structure, run.kwargs)
         by_row = not whole and any(s.local and not s.summed for s in run.structure.latents)
         slices, fixed = [slice(None)], dict[str, Tensor]()

@@ -1,0 +1,1 @@
+"""Faults planted in stories, and whether ``check`` finds them without crying wolf."""
