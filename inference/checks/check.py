@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ppl_gen.data import Dataset, load
 from ppl_gen.errors import DataError, PplGenError
 from ppl_gen.inference.checks.codes import ACTIVE_UNITS, AGGREGATE_POSTERIOR
+from ppl_gen.inference.checks.doctor import DOCTOR
 from ppl_gen.inference.checks.predictive import POSTERIOR_PREDICTIVE
 from ppl_gen.inference.checks.settled import SETTLED
 from ppl_gen.inference.checks.subject import Check, Level, Subject
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ppl_gen.inference.run import Run
 
 CHECKS: tuple[Check, ...] = (
+    DOCTOR,
     WEIGHTS,
     ACTIVE_UNITS,
     AGGREGATE_POSTERIOR,
