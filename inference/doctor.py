@@ -115,12 +115,15 @@ def look_over(
         At least one finding of each look.
     """
     if isinstance(poutine.unwrap(pair.guide), Messenger):
-        reason = "The guide is made of handlers around the model, which cannot be run by itself."
-        return tuple(Finding(name, math.nan, "", "", "skipped", reason, "", "") for name in LOOKS)
+        return _not_made("The guide is made of handlers around the model, not to be run alone.")
     found: list[Finding] = []
     with warnings.catch_warnings(), seeded(seed), copied(pair) as copy:
         warnings.simplefilter("ignore")
         patient = Patient(copy, structure, batch, dict(kwargs), size, rows_a_step, seed, numbers)
+        try:
+            patient.part()
+        except PplGenError as error:  # a loop that picks its rows, of which not all can be shown
+            return _not_made(f"{str(error)[:1].upper()}{str(error)[1:]}.")
         for name, look in LOOKS.items():
             found += _answer(name, look, patient)
             if name == "finite" and found[-1].status == "fail":
@@ -143,7 +146,8 @@ def before_a_fit(
         seed=seed,
         numbers=numbers,
     )
-    failed = [finding for finding in found if finding.status == "fail"]
+    # Where there is nothing to fit, the fit says so itself.
+    failed = [finding for finding in found if finding.status == "fail" and finding.figure > 0]
     if failed:
         more = f" ({len(failed) - 1} more: see ppl_gen.doctor)" if len(failed) > 1 else ""
         warnings.warn(f"{failed[0].meaning} {failed[0].remedy}{more}", UserWarning, stacklevel=2)
@@ -212,11 +216,14 @@ def _structure(pair: Pair, batches: Batches, whole: Batch, kwargs: Mapping[str, 
 def _of_data_alone(pair: Pair, whole: Batch) -> list[Finding]:
     """What can be said of data whose programs do not fit together."""
     spoilt = looks.not_finite(whole)
-    reason = "The programs do not fit together yet."
-    rest = [Finding(n, math.nan, "", "", "skipped", reason, "", "") for n in LOOKS]
+    rest = list(_not_made("The programs do not fit together yet."))
     if spoilt:
         rest[0] = looks.spoilt_data(pair.model, whole, range(rows_of(whole)), spoilt, "")
     return rest
+
+
+def _not_made(reason: str) -> tuple[Finding, ...]:
+    return tuple(Finding(name, math.nan, "", "", "skipped", reason, "", "") for name in LOOKS)
 
 
 def _answer(name: str, look: Callable[[Patient], list[Finding]], patient: Patient) -> list[Finding]:

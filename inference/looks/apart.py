@@ -26,11 +26,11 @@ def apart(patient: Patient) -> list[Finding]:
         Ioffe and Szegedy (2015), https://arxiv.org/abs/1502.03167, for the leak in training mode
     """
     name = "rows apart"
+    rows = patient.count()
+    if rows < 3 and patient.batch:
+        return [skipped(name, f"Needs at least 3 rows, got {rows}.")]
     if reason := patient.without_rows:
         return [skipped(name, reason, "not applicable")]
-    rows = patient.count()
-    if rows < 3:
-        return [skipped(name, f"Needs at least 3 rows, got {rows}.")]
     chosen, unlike = other_row(patient.batch, rows)
     if chosen == unlike:
         return [skipped(name, f"Needs rows that differ, got {rows} alike.")]
@@ -90,10 +90,12 @@ def _leaks(patient: Patient, sites: Sites, chosen: int, unlike: int) -> list[tup
     """Sites whose terms of other rows move when one row gets another's data and latents."""
     index = patient.every_row()
     index[chosen] = unlike
-    before = patient.held(sites)
+    before, again = patient.held(sites), patient.held(sites)
     after = patient.held(patient.moved(sites, index), permuted(patient.batch, index))
     others = torch.arange(patient.count()) != chosen
-    return patient.changed(before, after, others, ROUNDING)
+    by_itself = patient.changed(before, again, others, ROUNDING)
+    moved = patient.changed(before, after, others, ROUNDING)
+    return [site for site in moved if site not in by_itself]
 
 
 def _strays(patient: Patient, sites: Sites) -> list[tuple[str, str]]:

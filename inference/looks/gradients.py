@@ -86,8 +86,8 @@ def gradients(patient: Patient) -> list[Finding]:
                 len(unused),
                 "parameters",
                 f"The loss does not depend on {names(unused)}, which gets no gradient.",
-                "Use it, or leave it out; if it stands behind a ReLU that is shut for all rows, "
-                "take another activation or smaller first weights.",
+                "Use it, or leave it out; if the ReLU after it is shut for all rows, or the tanh "
+                "saturated, take smaller first weights or data in standard units.",
                 status="warn",
             )
         )
@@ -130,7 +130,7 @@ def _moves(patient: Patient, own: Mapping[str, Tensor], name: str, loss: float) 
     before = parameter.detach().clone()
     try:
         with torch.no_grad(), seeded(patient.seed + 1):
-            parameter.add_(torch.randn_like(parameter), alpha=0.3)
+            parameter.add_(torch.randn_like(parameter), alpha=0.01)
         moved, _ = _gradient(patient, {name: parameter})
     finally:
         with torch.no_grad():

@@ -269,14 +269,14 @@ def is_column(column: Any, batch: Batch) -> bool:
 
 
 def other_row(batch: Batch, rows: int) -> tuple[int, int]:
-    """A row in the middle of the first so many, and the one that is most unlike it."""
+    """A row in the middle of the first so many, and the one that is most unlike it, if any is."""
     row = rows // 2
     apart = torch.zeros(rows, dtype=torch.double)
     for column in batch:
         if is_column(column, batch):
             values = column[:rows].reshape(rows, -1).double().nan_to_num(0.0, 0.0, 0.0).cpu()
             apart += (values - values[row]).abs().sum(1)
-    return row, int(apart.argmax())
+    return row, int(apart.argmax()) if apart.any() else row
 
 
 def is_derived(node: Mapping[str, Any]) -> bool:

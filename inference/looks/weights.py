@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from pyro.poutine.util import site_is_factor
 from torch import Tensor
 
-from ppl_gen.inference.looks.patient import Patient, is_derived, other_row, permuted
+from ppl_gen.inference.looks.patient import Patient, Sites, is_derived, other_row, permuted
 from ppl_gen.inference.looks.sentences import fault, in_words, skipped, well
 from ppl_gen.inference.seeds import seeded
 from ppl_gen.inference.tracing import Batch, PlateSizes
@@ -24,7 +25,8 @@ def weights(patient: Patient) -> list[Finding]:
     """Whether every term counts as often as it should, whatever the size of a batch.
 
     Terms inside the data plates are weighted by the number of data over that of the batch. So what
-    depends on the data must stand inside; a plate must have the size of the batch or of the data;
+    depends on the data must stand inside (a factor outside warns, as it may be meant to be of a
+    batch); a plate must have the size of the batch or of the data;
     and nothing may be weighted by hand besides. A weight that all sites of both programs share is
     no fault.
 
@@ -117,28 +119,41 @@ def _outside(patient: Patient) -> Iterator[Finding]:
         patient.held(sites, permuted(patient.batch, index)),
         patient.held(patient.moved(sites, fewer), permuted(patient.batch, fewer)),
     ]
+    found = _of_rows(patient, before, changed, patient.held(sites))
+    plate = min(structure.batch_plates)
+    # A factor may be meant to be of a batch, as a penalty on its codes is; data never are.
+    factors = [site for site in found if site_is_factor(getattr(before, site[0])[site[1]])]
+    for some, status in (([s for s in found if s not in factors], "fail"), (factors, "warn")):
+        if some:
+            yield fault(
+                "weights",
+                len(some),
+                "sites",
+                f"{in_words(some)} depends on the rows of the batch, but stands outside the plate "
+                f"of the data, {plate!r}: it is not weighted up to all data, as other terms are.",
+                f"Put it inside pyro.plate({plate!r}, ...), with one term for each row: "
+                ".to_event(n) of one less.",
+                status=status,
+                source=SVI,
+            )
+
+
+def _of_rows(
+    patient: Patient, before: Sites, changed: Sequence[Sites], again: Sites
+) -> list[tuple[str, str]]:
+    """Observed sites outside the data plates whose terms move with the rows, and not without."""
     found = []
     for program, name, node in before.each():
         if not node["is_observed"] or (old := patient.outside(node)) is None:
             continue
-        for after in changed:
-            new = getattr(after, program).get(name)
-            term = None if new is None else patient.outside(new)
-            if term is not None and not torch.isclose(old, term.to(old), rtol=ROUNDING):
-                found.append((program, name))
-                break
-    if found:
-        plate = min(structure.batch_plates)
-        yield fault(
-            "weights",
-            len(found),
-            "sites",
-            f"{in_words(found)} depends on the rows of the batch, but stands outside the "
-            f"plate of the data, {plate!r}: it is not weighted up to all data, as other terms are.",
-            f"Put it inside pyro.plate({plate!r}, ...), with one term for each row: .to_event(n) "
-            "of one less.",
-            source=SVI,
-        )
+        terms = []
+        for after in (again, *changed):
+            other = getattr(after, program).get(name)
+            term = None if other is None else patient.outside(other)
+            terms.append(term is None or bool(torch.isclose(old, term.to(old), rtol=ROUNDING)))
+        if terms[0] and not all(terms):
+            found.append((program, name))
+    return found
 
 
 def _scaled(patient: Patient) -> Iterator[Finding]:
