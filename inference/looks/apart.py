@@ -66,9 +66,8 @@ def apart(patient: Patient) -> list[Finding]:
                     )
                 )
         if not leaks:
-            patient.pair.train(True)
-            trained = _leaks(patient, sites, chosen, unlike)
-            patient.pair.train(False)
+            with patient.training():
+                trained = _leaks(patient, sites, chosen, unlike)
             if trained:
                 findings.append(
                     fault(

@@ -106,18 +106,14 @@ def _gradient(
     )
     parts = list(window.slices(patient.batch, GRADED))
     part = parts[min(block, len(parts) - 1)]
-    pair.train(True)
-    try:
-        with seeded(patient.seed), window.showing(patient.batch, part) as shown:
-            elbo = choose_elbo(pair, structure, shown, kwargs)
-            with torch.enable_grad(), blame("story"):
-                loss = Objective(pair, structure, elbo, patient.size)(shown, kwargs).loss
-                if not loss.requires_grad:
-                    return loss.item(), dict.fromkeys(own)
-                found = torch.autograd.grad(loss, list(own.values()), allow_unused=True)
-        return loss.item(), dict(zip(own, found, strict=True))
-    finally:
-        pair.train(False)
+    with patient.training(), seeded(patient.seed), window.showing(patient.batch, part) as shown:
+        elbo = choose_elbo(pair, structure, shown, kwargs)
+        with torch.enable_grad(), blame("story"):
+            loss = Objective(pair, structure, elbo, patient.size)(shown, kwargs).loss
+            if not loss.requires_grad:
+                return loss.item(), dict.fromkeys(own)
+            found = torch.autograd.grad(loss, list(own.values()), allow_unused=True)
+    return loss.item(), dict(zip(own, found, strict=True))
 
 
 def _is_idle(gradient: Tensor | None) -> bool:

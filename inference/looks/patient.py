@@ -215,6 +215,16 @@ class Patient:
         return Sites(*({n: self._moved(v, index) for n, v in nodes.items()} for nodes in sites))
 
     @contextmanager
+    def training(self) -> Iterator[None]:
+        """Training mode; what it counts or averages in buffers is forgotten afterwards."""
+        with self.pair.scratch():
+            self.pair.train(True)
+            try:
+                yield
+            finally:
+                self.pair.train(False)
+
+    @contextmanager
     def stirred(self) -> Iterator[None]:
         """Move every parameter a little, so that a first weight of 0 hides nothing."""
         before = [(p, p.detach().clone()) for p in self.pair.parameters().values()]

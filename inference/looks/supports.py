@@ -7,7 +7,7 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.distributions import Delta
+from pyro.distributions import Delta, TransformedDistribution
 
 from ppl_gen.inference.looks.patient import Patient
 from ppl_gen.inference.looks.sentences import fault, well
@@ -96,10 +96,12 @@ def _share_outside(patient: Patient, node: Mapping[str, Any], support: Any) -> t
 def _reaches_beyond(q: Any, p: Any) -> float | None:
     """A value that is in the support of one law and not in that of another; None if none is known.
 
-    Points reach nowhere, and a continuous law beside a discrete one is meant to be rounded.
+    Points reach nowhere, and a continuous law beside a discrete one is meant to be rounded. What a
+    transformed law says of its support may be wrong: an interval is real where its last transform
+    is affine.
     """
     mine, other = _support(q), _support(p)
-    if mine is None or other is None or type(base_of(q)) is Delta:
+    if mine is None or other is None or type(base_of(q)) in (Delta, TransformedDistribution):
         return None
     if mine.is_discrete != other.is_discrete:
         return None

@@ -435,13 +435,17 @@ WELL: dict[str, Callable[[], tuple[Any, Any]]] = {
     ),
     **{
         f"prior {name}": lambda name=name: (VAE((6,), prior=name, **HIDDEN), X)
-        for name in ("vamp", "mixture", "flow", "flower", "sphere", "bernoulli")
+        for name in ("vamp", "mixture", "flow", "flower-sampler", "sphere", "bernoulli", "uniform")
     },
     **{
         f"posterior {name}": lambda name=name: (VAE((6,), posterior=name, **HIDDEN), X)
         for name in ("full", "flow", "point")
     },
     "cvae of labels": lambda: (CVAE((6,), "label(classes=3)", **HIDDEN), (X, LABELS)),
+    "cvae of rows in order": lambda: (
+        CVAE((6,), "label(classes=3)", **HIDDEN),
+        (X, LABELS.sort().values),
+    ),
     "cvae of masks": lambda: (CVAE((6,), "seen", baseline=True, **HIDDEN), (X, SEEN)),
     "cvae with gsnn": lambda: (CVAE((6,), "seen", gsnn=0.3, **HIDDEN), (X, SEEN)),
     "m2": lambda: (M2((6,), 3, **HIDDEN), (X, torch.where(LABELS == 2, -1, LABELS))),
