@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from pyro.distributions import Delta
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import site_is_factor
 from torch import Tensor
 
 from ppl_gen.errors import StoryError
@@ -18,6 +17,7 @@ from ppl_gen.inference.looks.patient import (
     Sites,
     is_column,
     is_derived,
+    is_factor,
     other_row,
     permuted,
 )
@@ -192,11 +192,11 @@ def _needed(patient: Patient, sites: Sites, place: int) -> Tensor | None:
         batch = (*patient.batch[:place], x, *patient.batch[place + 1 :])
         with torch.enable_grad():
             nodes = [v for v in patient.model_at(held, batch).values() if v["is_observed"]]
-            nodes = [v for v in nodes if not site_is_factor(v) and not is_derived(v)]
+            nodes = [v for v in nodes if not (is_factor(v) or is_derived(v))]
             shown = [v["value"] for v in nodes if v["value"].requires_grad]
             if not shown:
                 return None
-            binding = sum((value * torch.randn_like(value)).sum() for value in shown)
+            binding = torch.stack([(v * torch.randn_like(v)).sum() for v in shown]).sum()
             (bound,) = torch.autograd.grad(binding, x, retain_graph=True)
             density = torch.stack([log_prob(node).sum() for node in nodes]).sum()
             (slope,) = torch.autograd.grad(density, x, allow_unused=True)
@@ -214,7 +214,7 @@ def _needed_whole(
     part = column[: patient.count()]
     for name, node in nodes.items():
         value = node["value"]
-        if not node["is_observed"] or site_is_factor(node) or value.numel() != part.numel():  # type: ignore[arg-type]
+        if not node["is_observed"] or is_factor(node) or value.numel() != part.numel():
             continue
         if not torch.equal(value.reshape(-1).double(), part.reshape(-1).double()):
             continue

@@ -13,6 +13,7 @@ import torch
 from pyro import poutine
 from pyro.distributions import Delta
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_factor
 from torch import Tensor
 
 from ppl_gen.inference.batches import rows_of
@@ -292,6 +293,11 @@ def other_row(batch: Batch, rows: int) -> tuple[int, int]:
 def is_derived(node: Mapping[str, Any]) -> bool:
     """Whether a site is a point, or a function of others."""
     return type(base_of(node["fn"])) is Delta
+
+
+def is_factor(node: Mapping[str, Any]) -> bool:
+    """Whether a site is a term of the density alone, by ``pyro.factor``."""
+    return site_is_factor(node)  # type: ignore[arg-type]
 
 
 def _values(nodes: Nodes) -> dict[str, Tensor]:

@@ -6,14 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import pyro
+import pyro.distributions as dist
 import torch
-from pyro.distributions import Delta, TransformedDistribution
+from pyro.distributions import Delta
 
 from ppl_gen.inference.looks.patient import Patient
 from ppl_gen.inference.looks.sentences import fault, well
 from ppl_gen.inference.mismatch import base_of, unchecked
 from ppl_gen.inference.seeds import seeded
 from ppl_gen.inference.verdict import Finding
+
+_Transformed: type = dist.TransformedDistribution  # pyright: ignore[reportAttributeAccessIssue]
 
 # Draws of each latent that are held against the support of its prior.
 DRAWS = 200
@@ -101,7 +104,7 @@ def _reaches_beyond(q: Any, p: Any) -> float | None:
     is affine.
     """
     mine, other = _support(q), _support(p)
-    if mine is None or other is None or type(base_of(q)) in (Delta, TransformedDistribution):
+    if mine is None or other is None or type(base_of(q)) in (Delta, _Transformed):
         return None
     if mine.is_discrete != other.is_discrete:
         return None

@@ -7,14 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from pyro.poutine.util import site_is_factor
 from torch import Tensor
 
-from ppl_gen.inference.looks.patient import Patient, Sites, is_derived, other_row, permuted
+from ppl_gen.inference.looks.patient import (
+    Patient,
+    Sites,
+    is_derived,
+    is_factor,
+    other_row,
+    permuted,
+)
 from ppl_gen.inference.looks.sentences import fault, in_words, skipped, well
 from ppl_gen.inference.seeds import seeded
 from ppl_gen.inference.tracing import Batch, PlateSizes
-from ppl_gen.inference.verdict import Finding
+from ppl_gen.inference.verdict import Finding, Status
 
 SVI = "Hoffman et al. 2013"
 # Share of itself by which a term may differ in rounding.
@@ -122,8 +128,12 @@ def _outside(patient: Patient) -> Iterator[Finding]:
     found = _of_rows(patient, before, changed, patient.held(sites))
     plate = min(structure.batch_plates)
     # A factor may be meant to be of a batch, as a penalty on its codes is; data never are.
-    factors = [site for site in found if site_is_factor(getattr(before, site[0])[site[1]])]
-    for some, status in (([s for s in found if s not in factors], "fail"), (factors, "warn")):
+    factors = [site for site in found if is_factor(getattr(before, site[0])[site[1]])]
+    told: list[tuple[list[tuple[str, str]], Status]] = [
+        ([s for s in found if s not in factors], "fail"),
+        (factors, "warn"),
+    ]
+    for some, status in told:
         if some:
             yield fault(
                 "weights",

@@ -228,10 +228,11 @@ class HalfBlindBits(HalfBlind):
 class Conditional(Codes):
     """A guide that reads the condition alone."""
 
-    def model(self, x: Tensor, c: Tensor) -> None:
+    def model(self, x: Tensor, *condition: Tensor) -> None:
         super().model(x)
 
-    def guide(self, x: Tensor, c: Tensor) -> None:
+    def guide(self, x: Tensor, *condition: Tensor) -> None:
+        (c,) = condition
         with pyro.plate("rows", len(x)):
             pyro.sample("z", self.law(c.float()[:, None].expand(-1, 6)))
 
