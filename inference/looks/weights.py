@@ -32,9 +32,8 @@ def weights(patient: Patient) -> list[Finding]:
 
     Terms inside the data plates are weighted by the number of data over that of the batch. So what
     depends on the data must stand inside (a factor outside warns, as it may be meant to be of a
-    batch); a plate must have the size of the batch or of the data;
-    and nothing may be weighted by hand besides. A weight that all sites of both programs share is
-    no fault.
+    batch); a plate must have the size of the batch or of the data; and nothing may be weighted by
+    hand besides. A weight that all sites of both programs share is no fault.
 
     Reference:
         Hoffman et al. (2013), section 2.4, https://jmlr.org/papers/v14/hoffman13a.html
@@ -80,16 +79,16 @@ def _sizes(patient: Patient) -> Iterator[Finding]:
     found = {f.name: (n, f) for n, f in frames if _holds_rows(observed[n], f, batch)}
     if not found:
         return
-    turned = patient.draw(permuted(batch, patient.every_row().flip(0)), patient.rows_a_step)
+    again = patient.draw(rows=patient.rows_a_step, seed=patient.seed + 1).model
     for plate, (name, frame) in found.items():
-        if torch.equal(observed[name]["value"], turned.model[name]["value"]):
-            continue
+        if torch.equal(observed[name]["value"], again[name]["value"]):
+            continue  # always the same rows, as where each is explained by the one before
         yield fault(
             "weights",
             frame.size,
             "rows",
-            f"Plate {plate!r} of site {name!r} has size {frame.size}, but the program is given "
-            f"{count} rows: the others count for nothing, and these not for them.",
+            f"Plate {plate!r} of site {name!r} has size {frame.size}, rows that are picked by "
+            f"chance from {count}: they do not count for the others.",
             f"Let it draw its rows, with pyro.plate({plate!r}, len(x), subsample_size="
             f"{frame.size}) as rows and x[rows]; or take all rows, and fit with batch_size.",
             source=SVI,

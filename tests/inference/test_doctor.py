@@ -387,6 +387,13 @@ def one_event(x: Tensor) -> None:
     pyro.sample("x", dist.Normal(loc, 1.0).expand(x.shape).to_event(2), obs=x)
 
 
+def autoregression(x: Tensor) -> None:
+    """Each value is explained by the one before, so that the plate has one less."""
+    slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+    with pyro.plate("times", len(x) - 1):
+        pyro.sample("x", dist.Normal(slope * x[:-1], 1.0), obs=x[1:])
+
+
 def indexed(x: Tensor, row: Tensor) -> None:
     decoder = pyro.param("decoder", torch.ones(2, 6))
     with pyro.plate("rows", 40, subsample=row):
@@ -471,6 +478,7 @@ WELL: dict[str, Callable[[], tuple[Any, Any]]] = {
     ),
     "all rows as one value": lambda: ((one_event, "AutoNormal"), X),
     "draws by rejection": lambda: ((gamma_model, gamma_codes), X),
+    "an autoregression": lambda: ((autoregression, "AutoNormal"), Y),
     "no data": lambda: ((lambda: one_event(X), "AutoNormal"), None),
     **PROGRAMS,
 }
