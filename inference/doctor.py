@@ -121,7 +121,7 @@ def look_over(
         warnings.simplefilter("ignore")
         patient = Patient(copy, structure, batch, dict(kwargs), size, rows_a_step, seed, numbers)
         try:
-            patient.part()
+            patient.window.size(batch)
         except PplGenError as error:  # a loop that picks its rows, of which not all can be shown
             return _not_made(f"{str(error)[:1].upper()}{str(error)[1:]}.")
         for name, look in LOOKS.items():

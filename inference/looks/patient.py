@@ -167,7 +167,8 @@ class Patient:
 
     def outside(self, node: Mapping[str, Any]) -> Tensor | None:
         """The log-density of a site that stands outside the data plates, summed; else None."""
-        if self.layout.is_local(node) or is_derived(node):
+        of_data = self.structure.batch_plates | self.structure.data_plates  # loops among them
+        if is_derived(node) or any(f.name in of_data for f in node["cond_indep_stack"]):
             return None
         return log_prob(node).sum()
 
