@@ -37,8 +37,8 @@ def encoder(patient: Patient) -> list[Finding]:
     log-density of the data depends on it. An element of an observation is read if the guide's draws
     (or densities, where draws have no slope) have a slope in it for some row, or, without slopes,
     if they move with it. It is a fault not to read an element whose log-density depends on the
-    latents where others of the same argument are read; an argument that is not read at all warns,
-    as a guide may be meant to do without.
+    latents where others of the same argument are read; an argument that is not read at all warns
+    if another is, as a guide may be meant to do without it, or if the guide is the prior.
     """
     name, structure = "encoder", patient.structure
     latents = [s for s in structure.latents if s.local and not s.summed]
@@ -139,6 +139,7 @@ def _unread(patient: Patient, sites: Sites) -> list[Finding]:
     whole = [place for place in needed if torch.equal(needed[place], unread[place])]
     if needed and len(whole) == len(needed) and _is_indexed(patient):
         return []
+    every = len(whole) == len(needed) and not _is_prior(patient, sites)
     findings = []
     for place in needed:
         named, which = names[place], unread[place].flatten().nonzero().flatten().tolist()
@@ -151,7 +152,7 @@ def _unread(patient: Patient, sites: Sites) -> list[Finding]:
                     f"The guide does not read {named}, which the model says depends on latents.",
                     f"Let the guide compute its law from {named} too; leave it so if draws must be "
                     "had without it.",
-                    status="fail" if len(whole) == len(needed) else "warn",
+                    status="fail" if every else "warn",
                 )
             )
         elif which:
@@ -168,6 +169,18 @@ def _unread(patient: Patient, sites: Sites) -> list[Finding]:
                 )
             )
     return findings
+
+
+def _is_prior(patient: Patient, sites: Sites) -> bool:
+    """Whether the guide is the prior given the condition, which is meant so if it is so exactly."""
+    for site in patient.structure.latents:
+        q, p = sites.guide.get(site.name), sites.model.get(site.name)
+        if q is None or p is None or not site.local:
+            continue
+        own, prior = patient.terms(q), patient.terms(p)
+        if own is None or prior is None or not torch.allclose(own, prior):
+            return False
+    return True
 
 
 def _is_indexed(patient: Patient) -> bool:
