@@ -135,7 +135,8 @@ def before_a_fit(
     pair: Pair, structure: Structure, batches: Batches, kwargs: Mapping[str, Any], seed: int
 ) -> None:
     """Warn of what fails, in one sentence: the worst, and how many more there are."""
-    batch, numbers = _some(structure, batches)
+    with seeded(seed):  # a visit may draw its rows
+        batch, numbers = _some(structure, batches)
     found = look_over(
         pair,
         structure,
