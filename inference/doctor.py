@@ -66,12 +66,6 @@ def doctor(
     Raises:
         StoryError: If ``story`` is none.
         DataError: If the data cannot be read.
-
-    Examples:
-        >>> import torch
-        >>> from ppl_gen.models import PPCA
-        >>> doctor(PPCA((3,), latent=1), torch.randn(20, 3)).status
-        'pass'
     """
     given = dict(kwargs or {})
     with seeded(seed):

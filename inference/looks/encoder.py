@@ -33,12 +33,15 @@ SEARCHES = 60
 def encoder(patient: Patient) -> list[Finding]:
     """Whether the guide of the latents of each datum reads that datum, and all of it.
 
-    A latent whose law stays the same when rows change places ignores them; that is a fault if the
-    log-density of the data depends on it. An element of an observation is read if the guide's draws
-    (or densities, where draws have no slope) have a slope in it for some row, or, without slopes,
-    if they move with it. It is a fault not to read an element whose log-density depends on the
-    latents where others of the same argument are read; an argument that is not read at all warns
-    if another is, as a guide may be meant to do without it, or if the guide is the prior.
+    A latent whose law stays the same when rows change places ignores them; that fails if the
+    log-density of the data depends on it, and warns if other latents read them or no parameter
+    decides the law, so that it was chosen to be as it is.
+
+    An element of an observation is read if the guide's draws (or densities, where draws have no
+    slope) have a slope in it for some row, or, without slopes, if they move with it. It is a fault
+    not to read an element whose log-density depends on the latents where others of the same
+    argument are read; an argument that is not read at all warns if another is, as a guide may be
+    meant to do without it, or if the guide is the prior.
     """
     name, structure = "encoder", patient.structure
     latents = [s for s in structure.latents if s.local and not s.summed]
@@ -52,6 +55,7 @@ def encoder(patient: Patient) -> list[Finding]:
     rows = patient.count()
     if rows < 2 or len(set(other_row(patient.batch, rows))) < 2:
         return [skipped(name, "Needs rows that differ.")]
+    plain = patient.guide(patient.batch)
     with patient.stirred():
         sites = patient.draw()
         latents = [s for s in latents if s.name in sites.guide]
@@ -64,6 +68,8 @@ def encoder(patient: Patient) -> list[Finding]:
         else:
             findings = []
         idle = [s for s in blind if _matters(patient, sites, s)]
+    # A law without a parameter, as that of a guide that is the prior, was chosen to be so.
+    learned = any(not _alike(sites.guide[s.name], plain.get(s.name)) for s in idle)
     if not idle and len(blind) == len(latents):
         reason = "The data do not depend on latents."
         return [skipped(name, reason, "not applicable")]
@@ -78,7 +84,7 @@ def encoder(patient: Patient) -> list[Finding]:
                 "row, whatever the data.",
                 "Let the guide compute its law from the data; or, if one value for all data is "
                 f"meant, sample it outside pyro.plate({plate!r}) in both programs.",
-                status="fail" if len(blind) == len(latents) else "warn",
+                status="fail" if learned and len(blind) == len(latents) else "warn",
             )
         )
     return findings or [well(name, "The guide reads all of each datum.", "columns")]
