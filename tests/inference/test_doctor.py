@@ -267,6 +267,11 @@ class Overflows(Codes):
             pyro.sample("x", law, obs=x)
 
 
+def as_the_prior(x: Tensor) -> None:
+    with pyro.plate("rows", len(x)):
+        pyro.sample("z", dist.Normal(ZERO, ONE).to_event(1))
+
+
 def of_another_shape(x: Tensor) -> None:
     with pyro.plate("rows", len(x)):
         pyro.sample("z", dist.Normal(0.0, 1.0))
@@ -302,6 +307,14 @@ FAULTS: dict[str, tuple[Callable[[], Any], Any, str, str, str, str]] = {
     "a ReLU that is shut": (Shut, X, "gradients", "warn", "encoder.0.weight", "ReLU"),
     "an infinite slope": (InfiniteSlope, X, "gradients", "fail", "encoder.weight", "where"),
     "a blind guide": (Blind, X, "encoder", "fail", "'z' from the same law", "outside"),
+    "the prior for a guide": (
+        lambda: (decoded, as_the_prior),
+        X,
+        "encoder",
+        "warn",
+        "'z' from the same law",
+        "outside",
+    ),
     "half the columns": (HalfBlind, X, "encoder", "fail", "columns 3 to 5 of x", "slice"),
     "half without slopes": (HalfBlindBits, X, "encoder", "fail", "columns 3 to 5 of x", "slice"),
     "the condition alone": (
