@@ -6,6 +6,7 @@ from ppl_gen.inference.codes import drawn_codes
 from ppl_gen.inference.compare import compare
 from ppl_gen.inference.comparison import Candidate, Comparison, LeaveOneOut
 from ppl_gen.inference.disk import load
+from ppl_gen.inference.doctor import doctor
 from ppl_gen.inference.estimators import (
     ClassifierTest,
     Evidence,
@@ -41,6 +42,7 @@ __all__ = [
     "check",
     "classifier_test",
     "compare",
+    "doctor",
     "drawn_codes",
     "fit",
     "khat_threshold",

@@ -64,6 +64,9 @@ def fit(
         top = pg.fit(GMM((2,), 5, posterior="normal"), x, method="em")
         run = pg.fit(top.story, x, warm_start=True)
 
+    Before the first step the pair is looked over, as by :func:`ppl_gen.doctor`; a warning says what
+    fails.
+
     Raises:
         StoryError: If model, guide and data do not fit each other, or the story has no EM.
         DataError: If the data cannot be used.

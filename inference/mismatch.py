@@ -72,7 +72,7 @@ def check_values(program: str, nodes: Nodes) -> None:
             continue
         _check_value_shape(program, name, node)
         support = getattr(law, "support", None)
-        if support is None or _unchecked(law):
+        if support is None or unchecked(law):
             continue
         try:
             inside = support.check(value)
@@ -82,7 +82,7 @@ def check_values(program: str, nodes: Nodes) -> None:
             raise outside_support(name, law, value, inside, node["is_observed"])
 
 
-def _unchecked(law: Any) -> bool:
+def unchecked(law: Any) -> bool:
     """Whether the program asked for no validation, as for grey values under a Bernoulli."""
     while law.__dict__.get("_validate_args") is not False:
         if not isinstance(law, _WRAPPERS):

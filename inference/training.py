@@ -16,6 +16,7 @@ from pyro.infer import is_validation_enabled
 
 from ppl_gen.errors import DataError, StoryError
 from ppl_gen.inference.batches import Batches, prepare
+from ppl_gen.inference.doctor import before_a_fit
 from ppl_gen.inference.history import Epoch, History
 from ppl_gen.inference.pair import Pair
 from ppl_gen.inference.progress import Reporter
@@ -91,6 +92,7 @@ class Training(ABC):
         self.record = record_of(data, part, arguments)
         self.epochs_done: list[Epoch] = []
         self.steps = 0
+        self.looked_over = False
         self.kept = pair.snapshot()
 
     @abstractmethod
@@ -124,6 +126,10 @@ class Training(ABC):
 
     def climb(self, report: Reporter) -> None:
         """Take every epoch, until the last or until one says to stop."""
+        if not self.looked_over:
+            self.looked_over = True  # once, of however many starts
+            seed = self.settings.seed
+            before_a_fit(self.pair, self.structure, self.batches, self.kwargs, seed)
         validate = is_validation_enabled()
         begun = time.perf_counter()
         for number in range(1, self.epochs + 1):

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ppl_gen as pg
-from ppl_gen.cli import commands, comparing, conditional, fitting, predicting
+from ppl_gen.cli import commands, comparing, conditional, doctoring, fitting, predicting
 from ppl_gen.cli.console import complain, show
 from ppl_gen.cli.demo import demo
 from ppl_gen.cli.listing import list_names
@@ -20,6 +20,7 @@ from ppl_gen.errors import PplGenError
 COMMANDS = {
     "fit": fitting.fit,
     "check": commands.check,
+    "doctor": doctoring.doctor,
     "compare": comparing.compare,
     "predict": predicting.predict,
     "sample": commands.sample,
@@ -35,6 +36,7 @@ HELP = """Write the story of your data; ppl-gen fits it and says whether to trus
 
 Examples:
     ppl-gen demo
+    ppl-gen doctor my_story.py --data measurements.csv
     ppl-gen fit vae --data digits --binarise redraw --out runs/a
     ppl-gen check runs/a
     ppl-gen compare ppca --data wine --standardise --vary latent=1:6
@@ -51,8 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: What follows the name of the program; those of the process unless given.
 
     Returns:
-        The exit status: 0 if all went well, 2 after a mistake, which one sentence on the standard
-        error names, 130 after an interrupt, 141 if nobody reads the output any more.
+        The exit status: 0 if all went well, 1 if the doctor finds a fault, 2 after a mistake,
+        which one sentence on the standard error names, 130 after an interrupt, 141 if nobody reads
+        the output any more.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -78,7 +81,7 @@ def _run(given: list[str]) -> None:
     first, *rest = given
     if given == ["--version"]:
         show(f"ppl-gen {pg.__version__}")
-    elif first in ("fit", "compare"):  # what they take depends on the story that is named
+    elif first in ("doctor", "fit", "compare"):  # what they take depends on the story that is named
         COMMANDS[first](rest)
     elif first in COMMANDS:
         run_command(COMMANDS[first], f"ppl-gen {first}", rest)

@@ -385,7 +385,13 @@ def parsed_options(
     program: str, description: str, arguments: list[str], groups: Mapping[str, type]
 ) -> Any:
     """Read the options of a fit: those of the story, and the three groups all fits have."""
-    every = all_groups(groups)
+    return parsed_groups(program, description, arguments, all_groups(groups))
+
+
+def parsed_groups(
+    program: str, description: str, arguments: list[str], every: Mapping[str, type]
+) -> Any:
+    """Read groups of options, none of which shows its name."""
     cls = make_dataclass("Arguments", [(name, Omit[group]) for name, group in every.items()])
     arguments = folded(arguments, specified(*every.values()))
     return tyro.cli(cls, prog=program, description=description, args=arguments, config=MARKERS)

@@ -17,6 +17,9 @@ from ppl_gen.inference.codes import TOGETHER, drawn_codes
 from ppl_gen.inference.estimators.two_sample import ClassifierTest, TwoSample
 from ppl_gen.inference.verdict import Finding
 
+# Some of the guides here are blind on purpose.
+pytestmark = pytest.mark.filterwarnings("ignore:The guide draws 'z' from the same law")
+
 X = torch.randn(2000, 1, generator=torch.Generator().manual_seed(0))
 
 

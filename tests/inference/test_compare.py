@@ -15,6 +15,9 @@ import ppl_gen as pg
 from ppl_gen.inference import Candidate, Comparison, LeaveOneOut
 from ppl_gen.models import PPCA, VAE, AutoEncoder
 
+# Some of the guides here are blind on purpose.
+pytestmark = pytest.mark.filterwarnings("ignore:The guide draws 'z' from the same law")
+
 
 class Conjugate(pg.Story):
     """A mean with a normal prior, data around it, and a guide set to the exact posterior.
