@@ -18,10 +18,12 @@ from ppl_gen.inference.batches import Batches
 from ppl_gen.inference.capture import Captured
 from ppl_gen.inference.em import is_open_ended, settle
 from ppl_gen.inference.history import Epoch
+from ppl_gen.inference.iterates import Iterates, Recorder
 from ppl_gen.inference.matching import WON, Matched, matched_sites
 from ppl_gen.inference.objective import Objective, choose_elbo, culprit
 from ppl_gen.inference.progress import Reporter
 from ppl_gen.inference.seeds import seeded, set_noise
+from ppl_gen.inference.shared import shared_parameters
 from ppl_gen.inference.step import Given, Gradient
 from ppl_gen.inference.tracing import Batch, blame, trace_nodes
 from ppl_gen.inference.training import (
@@ -55,6 +57,7 @@ class GradientAscent(Training):
         self.waited = 0
         self.matched: Matched | None = None
         self.reason = ""
+        self.recorder = Recorder()
 
     def rows_a_step(self) -> int:
         asked, size = self.settings.batch_size, self.batches.size
@@ -91,6 +94,8 @@ class GradientAscent(Training):
             story.start(*self.batches.columns)
         self._choose_bound()
         self.kept = self.earlier = self.pair.snapshot()
+        shared = shared_parameters(self.pair, self.structure, self._first_rows(), self.kwargs)
+        self.recorder = Recorder(shared, self.epochs * self.batches.count)
 
     def train(self, epoch: int) -> Figures:
         self.pair.train(True)
@@ -108,6 +113,9 @@ class GradientAscent(Training):
             self.update(self.gradient.used(rows, *given), gradients)
             del gradients  # the next ones take their place in memory, and in the cache
             self.steps += 1
+            self.recorder.step(-figures[0], figures[2], rate, weight)
+            if self.recorder.due:
+                self.recorder.look(self.pair.parameters())
             mean.add(figures, len(rows))
         self.pair.train(False)
         return mean.figures()
@@ -145,6 +153,9 @@ class GradientAscent(Training):
     def rates(self, epoch: int) -> tuple[float, float]:
         return self.update.rate, self.settings.kl_weight_at(epoch)
 
+    def recorded(self) -> Iterates | None:
+        return self.recorder.result()
+
     def keep(self, epoch: Epoch) -> bool:
         with self.update.averaged():
             return self._kept(epoch)
@@ -162,11 +173,14 @@ class GradientAscent(Training):
             self.waited += 1
         return self.settings.patience is not None and self.waited >= self.settings.patience
 
+    def _first_rows(self) -> Batch:
+        return self.batches.example(self.batches.batch_size)
+
     def _choose_bound(self) -> None:
         """Choose what is climbed, and the plain bound that the validation data are held against."""
         pair, structure, kwargs, settings = self.pair, self.structure, self.kwargs, self.settings
         size = self.batches.size
-        example = self.batches.example(self.batches.batch_size)
+        example = self._first_rows()
         self.matched = self._chosen_match(example)
         if settings.kl_warmup is None:
             warmup = 0 if self.matched is None else self.epochs // 4
