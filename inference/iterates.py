@@ -202,4 +202,3 @@ class Recorder:
 
 def _joined(first: tuple[float, ...], second: tuple[float, ...]) -> tuple[float, ...]:
     return (*(a + b for a, b in zip(first[:3], second[:3], strict=True)), *second[3:])
-

@@ -38,14 +38,13 @@ def shared_parameters(
     total = torch.zeros(())
     parameters = pair.parameters()
     # What cannot be run or scored here is told of by the steps.
-    with seeded(0), pair.scratch(), torch.enable_grad(), pyro.validation_enabled(False):
-        with suppress(Exception):
-            for name, node in sample_sites(
-                poutine.trace(pair.guide).get_trace(*batch, **kwargs)
-            ).items():
-                if name not in local and not node["is_observed"]:
-                    density = node["fn"].log_prob(node["value"]).sum()
-                    total = total.to(density) + density + node["value"].sum()
+    unvalidated = pyro.validation_enabled(False)
+    with suppress(Exception), seeded(0), pair.scratch(), torch.enable_grad(), unvalidated:
+        trace = poutine.trace(pair.guide).get_trace(*batch, **kwargs)
+        for name, node in sample_sites(trace).items():
+            if name not in local and not node["is_observed"]:
+                density = node["fn"].log_prob(node["value"]).sum()
+                total = total.to(density) + density + node["value"].sum()
     if not total.requires_grad:
         return ()
     slopes = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)

@@ -53,7 +53,9 @@ def rhat(iterates: Tensor) -> Tensor:
     halves = torch.stack([iterates[-2 * half : -half], iterates[-half:]])
     found = _arviz("rhat", halves.permute(2, 0, 1), method="identity")
     still = iterates.double().std(0) <= 1e-12 * iterates.double().abs().amax(0)
-    return torch.where(still, torch.ones_like(found), found.nan_to_num(math.inf))
+    return torch.where(
+        still, torch.ones_like(found), found.nan_to_num(nan=math.inf, posinf=math.inf)
+    )
 
 
 def effective_size(iterates: Tensor) -> Tensor:
@@ -134,10 +136,10 @@ def rise(climbed: Tensor, way: Tensor, rate: Tensor) -> Rise:
     The way is counted in learning rates, :math:`\tau = \sum_t \gamma_t`, so that the slow end of a
     schedule counts for the little that it moves. Gains are commonly alike from one doubling of
     the way to the next, or shrink, so that the figure errs upwards. Of the figures before the rate
-    has fallen by half, the mean from 0.7 to 0.85 of the way is taken from that of the rest. The rate
-    may have begun to fall there, which raises what is climbed without any progress, as the iterates
-    scatter less; what that can have brought at most, by what the rest of the fall has brought, is
-    taken off.
+    has fallen by half, the mean from 0.7 to 0.85 of the way is taken from that of the rest. The
+    rate may have begun to fall there, which raises what is climbed without any progress, as the
+    iterates scatter less; what that can have brought at most, by what the rest of the fall has
+    brought, is taken off.
 
     Args:
         climbed: Means over blocks of steps, in nats per datum, ``(B,)``.
@@ -194,9 +196,10 @@ def relapse(climbed: Tensor, way: Tensor) -> float:
 def heading(iterates: Tensor) -> float:
     """Whether iterates still travel one way: the cosine between one stretch of it and the next.
 
-    The last quarter of them, at least 24, is cut into 8 stretches. 1 is a straight line, 0 a walk at random, as
-    along directions in which nothing changes, -0.5 scatter about one value. Each column counts by
-    its own spread, so that units have no say; columns that do not move are left out.
+    The last quarter of them, at least 24, is cut into 8 stretches. 1 is a straight line, about 0 a
+    walk at random, as along directions in which nothing changes, -0.5 scatter about one value. Each
+    column counts by its own spread, so that units have no say; columns that do not move are left
+    out.
 
     Args:
         iterates: In order, ``(T, C)``.
