@@ -27,6 +27,7 @@ from torch import Tensor
 from ppl_gen.component import Component, from_configuration
 from ppl_gen.errors import PplGenError, RunError
 from ppl_gen.inference.history import History
+from ppl_gen.inference.iterates import Iterates
 from ppl_gen.inference.pair import Pair, as_pair
 from ppl_gen.inference.seeds import seeded
 from ppl_gen.inference.settings import Settings
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 RECORD, WEIGHTS, HISTORY, VERDICT = "run.json", "weights.safetensors", "history.csv", "verdict.json"
+ITERATES = "iterates.safetensors"
 
 
 def check_target(path: Path, overwrite: bool) -> None:
@@ -73,6 +75,8 @@ def save(run: Run, path: Path, overwrite: bool = False) -> Path:
     with run.pair.active():
         state = {k: v.contiguous().cpu() for k, v in run.pair.snapshot().items()}
     files = {WEIGHTS: save_tensors(state), HISTORY: run.history.to_csv().encode()}
+    if run.iterates is not None:
+        files[ITERATES] = save_tensors(run.iterates.to_tensors())
     if run.verdict is not None:
         files[VERDICT] = run.verdict.to_json().encode()
     record = {
@@ -166,6 +170,7 @@ def load(
         structure = _read_structure(record["structure"])
         state = load_tensors(files[WEIGHTS])
         history = History.from_csv(files[HISTORY].decode())
+        recorded = load_tensors(files[ITERATES]) if ITERATES in files else None
     except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
         raise RunError(f"the run in {str(path)!r} cannot be read: {error}") from error
     pair = _read_story(path, record["story"], story)
@@ -176,6 +181,8 @@ def load(
     pair.to(torch.device(device))
     pair.train(False)
     run = Run(pair, structure, settings, history, data, given, record["versions"])
+    if recorded is not None:
+        run.iterates = Iterates.from_tensors(recorded)
     if VERDICT in files:
         run.verdict = Verdict.from_json(files[VERDICT].decode())
     return run
@@ -267,7 +274,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def _read_file(path: Path, name: str, digest: Any) -> bytes:
-    if name not in (WEIGHTS, HISTORY, VERDICT):
+    if name not in (WEIGHTS, HISTORY, VERDICT, ITERATES):
         raise RunError(f"{RECORD} in {str(path)!r} names a file that a run has not: {name!r}")
     try:
         content = (path / name).read_bytes()

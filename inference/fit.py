@@ -57,7 +57,7 @@ def fit(
         **settings: The fields of :class:`Settings`: ``method``, ``epochs``, ``seed``,
             ``batch_size``, ``restarts``, ``tolerance``, ``learning_rate``, ``optimizer``,
             ``schedule``, ``clip``, ``particles``, ``kl_weight``, ``kl_warmup``, ``free_bits``,
-            ``patience``, ``device``, ``compile``, ``precision``, ``ema``.
+            ``patience``, ``stop``, ``device``, ``compile``, ``precision``, ``ema``.
 
     A mixture is climbed by EM, and its posterior found from there::
 

@@ -19,6 +19,7 @@ from ppl_gen.data import Dataset, Part, as_part
 from ppl_gen.errors import DataError
 from ppl_gen.inference import disk
 from ppl_gen.inference.history import History
+from ppl_gen.inference.iterates import Iterates
 from ppl_gen.inference.pair import Pair
 from ppl_gen.inference.settings import Settings
 from ppl_gen.inference.structure import Structure
@@ -104,6 +105,8 @@ class Run:
         kwargs: Further arguments of both programs.
         versions: Versions of the libraries at work.
         verdict: The outcome of the last check, if there was one.
+        iterates: What the steps of a fit by SVI left behind, by which one can tell whether it had
+            come to rest; None for EM, and for runs of before it was recorded.
     """
 
     pair: Pair
@@ -114,6 +117,7 @@ class Run:
     kwargs: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=versions)
     verdict: Verdict | None = None
+    iterates: Iterates | None = None
 
     def __repr__(self) -> str:
         name = self.configuration()

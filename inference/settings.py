@@ -37,6 +37,7 @@ OF_GRADIENTS = frozenset(
         "kl_warmup",
         "free_bits",
         "patience",
+        "stop",
         "ema",
     }
 )
@@ -50,7 +51,7 @@ class Settings:
         method: svi, stochastic variational inference, or em, expectation and maximisation, for
             stories that have it, as mixtures do: maximum likelihood, in far fewer passes.
         epochs: Passes over the data; by default as many as make 3,000 steps, and at least 20; of
-            EM 1,000 at most where a step takes all rows.
+            EM 1,000 at most where a step takes all rows, and with stop="settled" ten times as many.
         seed: Draws everything: first weights of a story of ppl-gen, order of rows, noise.
         batch_size: Rows a step; by default 128, or all of them with EM or where the story needs
             all.
@@ -74,6 +75,10 @@ class Settings:
         free_bits: Nats per datum of each latent site's KL that cost nothing.
         patience: Stop after so many epochs without a better validation ELBO; never by default, and
             never during the warm-up.
+        stop: When to end: epochs, when so many are over; or settled, as soon as the fit has come to
+            rest, so many being the most. The learning rate is then held, whatever the schedule,
+            and the weights of the steps are averaged; once these means are at rest, the rate is
+            lowered, and again, for as long as that brings anything.
         device: auto, cpu, cuda, or cuda:1.
         compile: How steps are run: auto, as a graph that is compiled where that pays; graph, as a
             graph whose results are those of eager Pyro to the last bit (but for the rounding of
@@ -100,6 +105,7 @@ class Settings:
     kl_warmup: int | None = None
     free_bits: float = 0.0
     patience: int | None = None
+    stop: Literal["epochs", "settled"] = "epochs"
     device: str = "auto"
     compile: Compile = "auto"
     precision: Literal["highest", "high", "medium"] = "highest"
@@ -127,6 +133,13 @@ class Settings:
         _check(
             "schedule", self.schedule in ("constant", "cosine"), "constant or cosine", self.schedule
         )
+        _check("stop", self.stop in ("epochs", "settled"), "epochs or settled", self.stop)
+        for name in ("patience", "ema"):
+            if self.stop == "settled" and getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name} must be left out with stop='settled', which ends the fit and averages "
+                    f"the weights by itself, got {getattr(self, name)!r}: leave out one of the two"
+                )
         self.make_optimizer([torch.zeros(1, requires_grad=True)])
         if self.method == "em":
             self._check_no_gradient_is_set()
@@ -135,7 +148,8 @@ class Settings:
         """How many passes there are over so many batches, at most."""
         if self.method == "em" and batches == 1:
             return self.epochs or 1000
-        return self.epochs or max(20, -(-3000 // batches))
+        times = 10 if self.stop == "settled" else 1
+        return self.epochs or times * max(20, -(-3000 // batches))
 
     def kl_weight_at(self, epoch: int) -> float:
         """Factor on the KL term in an epoch, counted from 1."""

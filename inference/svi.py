@@ -18,10 +18,13 @@ from ppl_gen.inference.batches import Batches
 from ppl_gen.inference.capture import Captured
 from ppl_gen.inference.em import is_open_ended, settle
 from ppl_gen.inference.history import Epoch
+from ppl_gen.inference.iterates import Iterates, Recorder
 from ppl_gen.inference.matching import WON, Matched, matched_sites
 from ppl_gen.inference.objective import Objective, choose_elbo, culprit
 from ppl_gen.inference.progress import Reporter
+from ppl_gen.inference.rounds import Rounds, Stretch
 from ppl_gen.inference.seeds import seeded, set_noise
+from ppl_gen.inference.shared import moved, shared_draws, shared_parameters
 from ppl_gen.inference.step import Given, Gradient
 from ppl_gen.inference.tracing import Batch, blame, trace_nodes
 from ppl_gen.inference.training import (
@@ -40,7 +43,8 @@ class GradientAscent(Training):
     """A fit by gradient steps.
 
     Of the weights those with the best ELBO on the validation data are kept; without such data, or
-    without an ELBO, those of the last epoch.
+    without an ELBO, those of the last epoch. Where the fit ends by itself, these are the means of
+    the weights over the steps at hand.
 
     Args:
         *arguments: As of :class:`Training`.
@@ -55,6 +59,10 @@ class GradientAscent(Training):
         self.waited = 0
         self.matched: Matched | None = None
         self.reason = ""
+        self.recorder = Recorder()
+        self.rounds: Rounds | None = None
+        self.drawn: dict[str, Tensor] | None = None
+        self.drawn_before: dict[str, Tensor] | None = None
 
     def rows_a_step(self) -> int:
         asked, size = self.settings.batch_size, self.batches.size
@@ -91,6 +99,12 @@ class GradientAscent(Training):
             story.start(*self.batches.columns)
         self._choose_bound()
         self.kept = self.earlier = self.pair.snapshot()
+        with seeded(self.settings.seed):  # rows may be drawn, and nothing else is to be
+            rows = self._first_rows()
+        shared = shared_parameters(self.pair, self.structure, rows, self.kwargs)
+        self.recorder = Recorder(shared, self.epochs * self.batches.count)
+        if self.settings.stop == "settled":
+            self.rounds = Rounds(shared)
 
     def train(self, epoch: int) -> Figures:
         self.pair.train(True)
@@ -102,12 +116,21 @@ class GradientAscent(Training):
         for position, rows in enumerate(self.batches.orders()):
             given = (*weights, *next(draws))
             figures, gradients = self._finite_step(epoch, position, rows, given)
-            rate = self.settings.learning_rate * self.settings.rate_at(self.steps / total)
+            rate = self.settings.learning_rate * self._rate_at(self.steps / total)
             self.update.prepare(self.gradient.parameters)
             self.update.set_rate(rate)
             self.update(self.gradient.used(rows, *given), gradients)
             del gradients  # the next ones take their place in memory, and in the cache
             self.steps += 1
+            self.recorder.step(-figures[0], figures[2], rate, weight)
+            if self.recorder.due:
+                self.recorder.look(self.pair.parameters())
+            if self.rounds is not None and epoch > (self.settings.kl_warmup or 0):
+                self.rounds.step(-figures[0], figures[2])
+                if self.rounds.looks:
+                    self.rounds.look(self.pair.parameters())
+                self.rounds.average(self.gradient.parameters)
+                self.update.means = self.rounds.means
             mean.add(figures, len(rows))
         self.pair.train(False)
         return mean.figures()
@@ -145,9 +168,45 @@ class GradientAscent(Training):
     def rates(self, epoch: int) -> tuple[float, float]:
         return self.update.rate, self.settings.kl_weight_at(epoch)
 
+    def recorded(self) -> Iterates | None:
+        return self.recorder.result()
+
     def keep(self, epoch: Epoch) -> bool:
         with self.update.averaged():
-            return self._kept(epoch)
+            over = self._kept(epoch)
+        if self.rounds is None or not self.rounds.due:
+            return over
+        decision = self.rounds.end(self._stretch(self.rounds))
+        if decision == "lower the rate":
+            self.update.take_means()
+            self.drawn_before = self.drawn
+        self.update.means = []
+        return decision == "stop"
+
+    def _rate_at(self, progress: float) -> float:
+        return self.settings.rate_at(progress) if self.rounds is None else self.rounds.factor
+
+    def _stretch(self, rounds: Rounds) -> Stretch:
+        """What is known of the means of the weights over the last steps."""
+        drawn = None
+        with self.update.averaged(), seeded(self.settings.seed):
+            value = self._value(self.valid or self.batches)
+            if rounds.shared:
+                rows = self._first_rows()
+                drawn = shared_draws(self.pair, self.structure, rows, self.kwargs, {})
+        before, self.drawn = (self.drawn, self.drawn_before), drawn
+        distances = (moved(drawn, other) if drawn and other else math.nan for other in before)
+        return Stretch(value, rounds.rhat(), *distances)
+
+    def _value(self, batches: Batches) -> float:
+        """What is climbed, at the present weights; nats per datum."""
+        total, weight = 0.0, self.settings.kl_weight
+        graded = torch.set_grad_enabled(self.structure.enumerated)
+        with graded, pyro.validation_enabled(False), quiet():
+            for rows in batches.in_order():
+                loss = self.bound(batches.at(rows), self.kwargs, weight).loss
+                total -= loss.item() * len(rows)
+        return total / batches.size
 
     def _kept(self, epoch: Epoch) -> bool:
         # What is matched has no bound by which epochs could be told apart.
@@ -162,11 +221,14 @@ class GradientAscent(Training):
             self.waited += 1
         return self.settings.patience is not None and self.waited >= self.settings.patience
 
+    def _first_rows(self) -> Batch:
+        return self.batches.example(self.batches.batch_size)
+
     def _choose_bound(self) -> None:
         """Choose what is climbed, and the plain bound that the validation data are held against."""
         pair, structure, kwargs, settings = self.pair, self.structure, self.kwargs, self.settings
         size = self.batches.size
-        example = self.batches.example(self.batches.batch_size)
+        example = self._first_rows()
         self.matched = self._chosen_match(example)
         if settings.kl_warmup is None:
             warmup = 0 if self.matched is None else self.epochs // 4
@@ -204,7 +266,7 @@ class GradientAscent(Training):
                 f"elbo must be left out where codes are matched to a prior, got "
                 f"{type(self.given).__name__}, which needs the density of {name!r} ({law})"
             )
-        for option, at in (("free_bits", 0.0), ("patience", None)):
+        for option, at in (("free_bits", 0.0), ("patience", None), ("stop", "epochs")):
             if getattr(settings, option) != at:
                 raise StoryError(
                     f"{option} must be left out where codes are matched to a prior, as that of "
@@ -235,7 +297,9 @@ class GradientAscent(Training):
     def _uses(self, rows: int) -> int:
         """How many steps of that many rows there will be at most."""
         full = self.batches.size // self.batches.batch_size
-        return self.epochs * (full if rows == self.batches.batch_size else 1)
+        # One that ends by itself seldom takes a tenth of what it may.
+        epochs = self.epochs if self.rounds is None else -(-self.epochs // 10)
+        return epochs * (full if rows == self.batches.batch_size else 1)
 
     def _finite_step(
         self, number: int, position: int, rows: Tensor, given: Given

@@ -18,6 +18,7 @@ from ppl_gen.errors import DataError, StoryError
 from ppl_gen.inference.batches import Batches, prepare
 from ppl_gen.inference.doctor import before_a_fit
 from ppl_gen.inference.history import Epoch, History
+from ppl_gen.inference.iterates import Iterates
 from ppl_gen.inference.pair import Pair
 from ppl_gen.inference.progress import Reporter
 from ppl_gen.inference.run import Run, record_of
@@ -124,6 +125,10 @@ class Training(ABC):
         """What is climbed, as a setting."""
         return self.settings.objective
 
+    def recorded(self) -> Iterates | None:
+        """What was recorded of the steps, if they are of a kind that is."""
+        return None
+
     def climb(self, report: Reporter) -> None:
         """Take every epoch, until the last or until one says to stop."""
         if not self.looked_over:
@@ -159,6 +164,7 @@ class Training(ABC):
             history=History(tuple(self.epochs_done)),
             data=self.record,
             kwargs=self.kwargs,
+            iterates=self.recorded(),
         )
 
     def become(self, story: Any) -> None:

@@ -116,6 +116,11 @@ class Update:
         finally:
             _put(self.parameters, present)
 
+    def take_means(self) -> None:
+        """Go on from the means of the parameters."""
+        if self.means:
+            _put(self.parameters, self.means)
+
     def _apply(self, used: tuple[bool, ...], *gradients: Tensor) -> None:
         assert self.optimizer is not None
         given = iter(gradients)

@@ -13,8 +13,6 @@ from pyro import poutine
 from torch import Tensor
 
 import ppl_gen as pg
-from ppl_gen.inference.checks.settled import converged, settled
-from ppl_gen.inference.history import Epoch, History
 from ppl_gen.inference.tracing import Fix
 from ppl_gen.inference.verdict import Finding, Verdict
 from ppl_gen.models import PPCA, VAE, AutoEncoder
@@ -197,31 +195,6 @@ def test_too_few_draws_are_said_and_not_passed(exact: tuple[pg.Run, Tensor]) -> 
     assert "at least 25 draws" in finding.meaning
 
 
-def history(elbo: Tensor) -> History:
-    """A fit with the given ELBO at each epoch."""
-    return History(
-        tuple(
-            Epoch(i + 1, i + 1, float(i), 1e-3, 1.0, value, value, 0.0, 0.0)
-            for i, value in enumerate(elbo.tolist())
-        )
-    )
-
-
-@pytest.mark.parametrize(
-    ("elbo", "status"),
-    [
-        (torch.linspace(-100, 0, 100), "fail"),
-        (torch.linspace(-10, 0, 100), "warn"),
-        (torch.zeros(100), "pass"),
-        (torch.linspace(0, -10, 100), "pass"),
-        (torch.randn(100, generator=torch.Generator().manual_seed(0)), "pass"),
-        (torch.zeros(10), "skipped"),
-    ],
-)
-def test_settled_means_that_the_elbo_has_stopped_rising(elbo: Tensor, status: str) -> None:
-    assert settled(history(elbo)).status == status
-
-
 def test_a_verdict_is_as_bad_as_its_worst_finding_and_comes_back_from_json() -> None:
     good = Finding("a", 1.0, "nats", "", "pass", "fine", "", "", {"x": [1.0, math.inf]})
     verdicts = {
@@ -275,18 +248,6 @@ def test_where_all_latents_are_points_the_likelihood_is_exact_and_no_posterior_i
     assert verdict["evidence"].status == "pass"
     assert verdict["gap"].status == verdict["k-hat"].status == "not applicable"
     assert "single values of 'loc'" in verdict["gap"].meaning
-
-
-def test_em_is_at_rest_when_its_last_rise_is_within_the_tolerance() -> None:
-    def climbed(*elbo: float) -> History:
-        nan = math.nan
-        return History(
-            tuple(Epoch(i, i, 0.0, nan, 1.0, e, nan, nan, nan) for i, e in enumerate(elbo, 1))
-        )
-
-    assert converged(climbed(-3.0, -2.0, -2.0 + 1e-9), 1e-6).status == "pass"
-    assert converged(climbed(-3.0, -2.0), 1e-6).status == "warn"
-    assert converged(climbed(-3.0), 1e-6).status == "skipped"
 
 
 def test_a_point_that_is_computed_again_has_the_density_it_had() -> None:

@@ -61,7 +61,8 @@ def test_a_run_holds_no_pickle_and_no_code(run: pg.Run, tmp_path: Path) -> None:
     run.save(tmp_path / "a")
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
 
-    assert names == ["history.csv", "run.json", "verdict.json", "weights.safetensors"]
+    tables = ["history.csv", "iterates.safetensors", "run.json", "verdict.json"]
+    assert names == [*tables, "weights.safetensors"]
 
 
 def test_a_run_is_not_replaced_unless_allowed(run: pg.Run, tmp_path: Path) -> None:
@@ -110,7 +111,10 @@ def flip(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [truncate, flip, Path.unlink])
-@pytest.mark.parametrize("name", ["weights.safetensors", "history.csv", "verdict.json", "run.json"])
+@pytest.mark.parametrize(
+    "name",
+    ["weights.safetensors", "history.csv", "iterates.safetensors", "verdict.json", "run.json"],
+)
 def test_a_damaged_file_is_named(run: pg.Run, tmp_path: Path, name: str, damage: object) -> None:
     run.save(tmp_path / "a")
     damage(tmp_path / "a" / name)  # type: ignore[operator]

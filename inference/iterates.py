@@ -1,0 +1,204 @@
+"""What a fit records on its way, by which one can tell whether it came to rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+
+import torch
+from torch import Tensor
+
+from ppl_gen.errors import RunError
+
+# At most so many blocks of steps, so many moments at which parameters are looked at, and so many of
+# their elements: together at most 350 kB, whatever the length of the fit.
+BLOCKS, MOMENTS, ELEMENTS = 1024, 256, 256
+
+
+@dataclass(frozen=True, eq=False)
+class Iterates:
+    r"""What was climbed at every step, and some parameters at regular steps.
+
+    Weights of networks need never settle: they have directions along which nothing changes, and
+    they drift there. What has to settle is what model and guide say, and every step of a fit tells
+    it for nothing, in nats per datum, whatever the units of the data: the reconstruction, and the
+    KL of guide from prior. So these are kept of every step, as means over blocks of steps. The
+    parameters of the posterior of latents that all data share hardly show in them, as they weigh
+    :math:`1 / N` there; so these are kept as they are, at regular steps.
+
+    Attributes:
+        steps: Number of the last step of each block, ``(B,)``.
+        climbed: What the steps climbed: the ELBO as it was weighted, or what takes its place. Means
+            over each block, in nats per datum, ``(B,)``.
+        reconstruction: Expected log-likelihood, likewise; NaN where it has no meaning.
+        rate: Learning rate at the end of each block, ``(B,)``.
+        kl_weight: Factor on the KL term at the end of each block, ``(B,)``.
+        moments: Number of the step after which parameters were looked at, ``(T,)``.
+        values: Unconstrained values of the elements that were looked at, ``(T, E)``.
+        elements: Which they are, by the parameter's name: positions in the flattened parameter.
+        shared: Names of those parameters that the posterior of the latents that all data share
+            depends on.
+    """
+
+    steps: Tensor
+    climbed: Tensor
+    reconstruction: Tensor
+    rate: Tensor
+    kl_weight: Tensor
+    moments: Tensor
+    values: Tensor
+    elements: Mapping[str, Tensor] = field(default_factory=dict)
+    shared: tuple[str, ...] = ()
+
+    @property
+    def lengths(self) -> Tensor:
+        """How many steps each block has, ``(B,)``."""
+        return self.steps.diff(prepend=self.steps.new_zeros(1))
+
+    def of(self, names: Sequence[str]) -> Tensor:
+        """The columns of ``values`` that belong to some of the parameters, ``(T, .)``."""
+        columns, start = [], 0
+        for name, positions in self.elements.items():
+            if name in names:
+                columns += range(start, start + len(positions))
+            start += len(positions)
+        return self.values[:, columns]
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """All of it as named tensors, as safetensors takes them."""
+        plain = {n: getattr(self, n).contiguous() for n in _TENSORS}
+        kinds = {True: "shared", False: "other"}
+        return plain | {f"{kinds[n in self.shared]}:{n}": p for n, p in self.elements.items()}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Iterates:
+        """What :meth:`to_tensors` gave.
+
+        Raises:
+            RunError: If a tensor is missing or has another size than it must.
+        """
+        named = {n.partition(":")[2]: (n, p) for n, p in tensors.items() if ":" in n}
+        shared = tuple(n for n, (key, _) in named.items() if key.startswith("shared:"))
+        try:
+            found = cls(
+                **{n: tensors[n] for n in _TENSORS},
+                elements={n: positions for n, (_, positions) in named.items()},
+                shared=shared,
+            )
+        except KeyError as error:
+            raise RunError(f"what the fit recorded on its way lacks {error}") from error
+        of_blocks = {len(getattr(found, n)) for n in _TENSORS[:5]}
+        width = sum(len(positions) for positions in found.elements.values())
+        if len(of_blocks) > 1 or found.values.shape != (len(found.moments), width):
+            raise RunError("what the fit recorded on its way has columns of different lengths")
+        return found
+
+
+_TENSORS = tuple(f.name for f in fields(Iterates))[:7]
+
+
+class Recorder:
+    """Records the steps of a fit, drawing nothing and changing nothing.
+
+    Memory is bounded: when it is full, blocks are joined in pairs, every second look at the
+    parameters is forgotten, and looks become half as frequent.
+
+    Args:
+        shared: Names of the parameters that the posterior of shared latents depends on.
+        total: How many steps there will be at most; the parameters are looked at so that this many
+            fill the memory.
+        blocks, moments, elements: Most of each.
+    """
+
+    def __init__(
+        self,
+        shared: Sequence[str] = (),
+        total: int = 1,
+        *,
+        blocks: int = BLOCKS,
+        moments: int = MOMENTS,
+        elements: int = ELEMENTS,
+    ) -> None:
+        self.shared = tuple(shared)
+        self.capacity, self.most, self.width = blocks, moments, elements
+        self.steps = 0
+        self._rows: list[tuple[float, ...]] = []  # steps, sums of two figures, rate, weight
+        self._open = [0, 0.0, 0.0]
+        self._length = 1
+        self._every = max(1, -(-total // moments))
+        self._moments: list[int] = []
+        self._values: list[Tensor] = []
+        self._chosen: dict[str, Tensor] | None = None
+
+    def step(self, climbed: float, reconstruction: float, rate: float, kl_weight: float) -> None:
+        """Take note of the figures of one more step."""
+        self.steps += 1
+        block = self._open
+        block[0] += 1
+        block[1] += climbed
+        block[2] += reconstruction
+        if block[0] == self._length:
+            self._rows.append((*block, rate, kl_weight))
+            self._open = [0, 0.0, 0.0]
+            if len(self._rows) == self.capacity:
+                self._rows = list(map(_joined, self._rows[::2], self._rows[1::2]))
+                self._length *= 2
+
+    @property
+    def due(self) -> bool:
+        """Whether the parameters are to be looked at after this step."""
+        return self.steps % self._every == 0
+
+    def look(self, parameters: Mapping[str, Tensor]) -> None:
+        """Take note of the parameters' values, of all if they are few."""
+        if self._chosen is None or self._chosen.keys() - parameters.keys():
+            self._choose(parameters)
+        assert self._chosen is not None
+        with torch.no_grad():
+            parts = [parameters[n].reshape(-1)[p] for n, p in self._chosen.items()]
+            self._values.append(torch.cat([p.float() for p in parts]) if parts else torch.empty(0))
+        self._moments.append(self.steps)
+        if len(self._moments) == self.most:
+            self._every *= 2
+            kept = [i for i, step in enumerate(self._moments) if step % self._every == 0]
+            self._moments = [self._moments[i] for i in kept]
+            self._values = [self._values[i] for i in kept]
+
+    def result(self) -> Iterates:
+        """What was recorded."""
+        steps, climbed, reconstruction, rate, weight = (
+            torch.tensor([*self._rows], dtype=torch.float64).reshape(-1, 5).T
+        )
+        chosen = self._chosen or {}
+        width = sum(map(len, chosen.values()))
+        return Iterates(
+            steps.cumsum(0),
+            climbed / steps,
+            reconstruction / steps,
+            rate.clone(),
+            weight.clone(),
+            torch.tensor(self._moments, dtype=torch.int64),
+            torch.stack(self._values).cpu() if self._values else torch.empty(0, width),
+            {name: positions.cpu() for name, positions in chosen.items()},
+            self.shared if all(name in chosen for name in self.shared) else (),
+        )
+
+    def _choose(self, parameters: Mapping[str, Tensor]) -> None:
+        """Choose elements: those of shared latents first, then of every other parameter some."""
+        self._moments, self._values, self._chosen = [], [], {}
+        left = self.width
+        named = {n: p for n, p in parameters.items() if p.is_floating_point() and p.numel()}
+        others = sorted(named.keys() - set(self.shared), key=lambda n: named[n].numel())
+        ordered = [n for n in self.shared if n in named] + others
+        generator = torch.Generator().manual_seed(0)  # its own, so that nothing else is drawn
+        for i, name in enumerate(ordered):
+            size = named[name].numel()
+            share = left if name in self.shared else left // (len(ordered) - i)
+            chosen = torch.randperm(size, generator=generator)[: min(size, share)].sort().values
+            if len(chosen):
+                self._chosen[name] = chosen.to(named[name].device)
+            left -= len(chosen)
+
+
+def _joined(first: tuple[float, ...], second: tuple[float, ...]) -> tuple[float, ...]:
+    return (*(a + b for a, b in zip(first[:3], second[:3], strict=True)), *second[3:])
