@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ppl_gen.data import Dataset, load
 from ppl_gen.errors import DataError, PplGenError
+from ppl_gen.inference.checks.calibration import CALIBRATION
 from ppl_gen.inference.checks.codes import ACTIVE_UNITS, AGGREGATE_POSTERIOR
 from ppl_gen.inference.checks.predictive import POSTERIOR_PREDICTIVE
 from ppl_gen.inference.checks.settled import SETTLED
@@ -23,6 +24,7 @@ CHECKS: tuple[Check, ...] = (
     WEIGHTS,
     ACTIVE_UNITS,
     AGGREGATE_POSTERIOR,
+    CALIBRATION,
     POSTERIOR_PREDICTIVE,
     SETTLED,
 )
@@ -35,6 +37,7 @@ def check(
     level: Level = "quick",
     train: Any = None,
     draws: int = 1000,
+    budget: float = 60.0,
     memory: int = MEMORY,
     seed: int = 0,
     progress: bool = True,
@@ -54,6 +57,7 @@ def check(
         level: quick, for what a look at the weights of the draws says; full, for everything.
         train: Rows of the fit, to which what the story draws is compared; a data set brings them.
         draws: Draws of the guide a row.
+        budget: Seconds that refits may take, at level full, where all latents are global.
         memory: Bytes that a pass may take.
         seed: Of the draws.
         progress: Whether to show what each check is going to do, and how far it is.
@@ -63,16 +67,18 @@ def check(
 
     Raises:
         DataError: If there are no data, or they have another form than those of the fit.
-        ValueError: If the level is unknown.
+        ValueError: If the level is unknown, or the budget negative.
         KeyboardInterrupt: If it is interrupted; what was done is kept as ``run.verdict``.
     """
     if level not in ("quick", "full"):
         raise ValueError(f"level must be quick or full, got {level!r}")
+    if not budget >= 0:
+        raise ValueError(f"budget must be 0 or a positive number of seconds, got {budget}")
     data = _at_hand(run) if data is None else data
     if isinstance(data, Dataset):
         train = data.train if train is None else train
         data = data.test if run.structure.takes_new_rows else data.train
-    subject = Subject(run, data, draws, memory, seed, level, train)
+    subject = Subject(run, data, draws, memory, seed, level, train, budget)
     asked = [c for c in CHECKS if level == "full" or c.level == "quick"]
     findings: list[Finding] = []
     with steps(len(asked), progress) as shown:
