@@ -5,8 +5,17 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
-from ppl_gen.inference.checks.ranked import DRAWS, LIKELIHOOD, Ranked, guessed, ranked, refitted
+from ppl_gen.inference.checks.ranked import (
+    DRAWS,
+    LEAST_FITS,
+    LIKELIHOOD,
+    Ranked,
+    guessed,
+    ranked,
+    refitted,
+)
 from ppl_gen.inference.checks.subject import NOTHING, Check, Cost, Subject
 from ppl_gen.inference.estimators.ranks import (
     LEVELS,
@@ -20,7 +29,6 @@ from ppl_gen.inference.estimators.ranks import (
 from ppl_gen.inference.verdict import Finding, Status, grade
 
 SIMULATIONS = {"quick": 1000, "full": 10_000}
-LEAST_FITS = 20  # our limit: fewer ranks are far from uniform by chance, whatever the guide
 DRAWN = 12  # of the scalars, the worst ones, whose ECDF is kept for a figure
 # Our limits: good up to the first, bad beyond the second.
 LATENTS_WITHIN, LIKELIHOOD_WITHIN, COVERAGE_WITHIN = (0.025, 0.04), (0.10, 0.25), (0.05, 0.075)
@@ -95,10 +103,9 @@ def _by_fits(subject: Subject) -> list[Finding]:
         return _skipped(subject, reason)
     seconds = run.history[-1].seconds if len(run.history) else 0.0
     if LEAST_FITS * seconds <= subject.budget:
-        found = refitted(subject)
+        found, seconds = refitted(subject)
         if len(found) >= LEAST_FITS:
             return [uniform(found, by_fits=True), covered(found)]
-        seconds = subject.budget / max(1, len(found))
     reason = (
         f"Needs {LEAST_FITS} fits to simulated data, about {1.2 * LEAST_FITS * seconds:.0f} s: "
         f"raise the budget, which is {subject.budget:g} s."
@@ -201,7 +208,13 @@ def _direction(found: Ranked, scalar: int) -> tuple[str, str]:
     name, ranks = found.names[scalar], found.ranks[:, scalar : scalar + 1]
     longer = "fit for longer with kl_weight=1, or give the guide more room"
     if name == LIKELIHOOD:
-        worse = ranks.mean().item()
+        worse, distance = ranks.mean().item(), from_uniform(ranks).item()
+        if abs(worse - 0.5) < distance / 4:
+            return (
+                "Draws of the guide explain the data as well as the truths do on average, and yet "
+                f"not as often well or badly: ranks are off by {distance:.2f}.",
+                f"{longer.capitalize()}.",
+            )
         if worse > 0.5:
             return (
                 f"Draws of the guide explain the data worse than the truths do, in {worse:.0%} of "
@@ -215,26 +228,31 @@ def _direction(found: Ranked, scalar: int) -> tuple[str, str]:
         )
     scores, distance = found.scores[:, scalar : scalar + 1], from_uniform(ranks).item()
     shift, scale = bias(scores).item(), width(scores).item()
-    by_shift, by_scale = 0.4 * abs(shift), 0.24 * abs(math.log(scale)) if scale > 0 else 0.0
-    if by_shift >= max(by_scale, distance / 2):
+    if not _of_a_normal(scores, shift, scale) <= distance / 2:
+        return (
+            f"Draws of {name} are spread otherwise than the posterior: ranks are off by "
+            f"{distance:.2f}, and neither a shift nor a wrong scale explains that.",
+            "Give the guide a law of another shape, that can be skewed or have several humps (of a "
+            "VAE, posterior='flow').",
+        )
+    if 0.4 * abs(shift * scale) >= 0.24 * abs(math.log(scale)):  # what either does to the ranks
         return (
             f"Draws of {name} are too {'low' if shift > 0 else 'high'}: the truths lie "
             f"{abs(shift):.2f} of their standard deviations {'above' if shift > 0 else 'below'}.",
             "Fit for longer, or give the guide's means more room, such as a larger encoder.",
         )
-    if by_scale >= distance / 2:
-        (held,) = coverage(ranks, (0.9,))[0][0].tolist()
-        return (
-            f"Intervals of {name} are too {'narrow' if scale < 1 else 'wide'}: those of 90% hold "
-            f"{held:.0%} of the truths; the guide's scale is off by a factor of {scale:.2f}.",
-            f"{'Widen' if scale < 1 else 'Narrow'} them: {longer} (of a VAE, posterior='full').",
-        )
+    (held,) = coverage(ranks, (0.9,))[0][0].tolist()
     return (
-        f"Draws of {name} have another shape than the posterior: their ranks are off by "
-        f"{distance:.2f}, though centre and scale are about right.",
-        "Give the guide a law that can be skewed or have several humps (of a VAE, "
-        "posterior='flow').",
+        f"Intervals of {name} are too {'narrow' if scale < 1 else 'wide'}: those of 90% hold "
+        f"{held:.0%} of the truths; the guide's scale is off by a factor of {scale:.2f}.",
+        f"{'Widen' if scale < 1 else 'Narrow'} them: {longer} (of a VAE, posterior='full').",
     )
+
+
+def _of_a_normal(scores: Tensor, shift: float, scale: float) -> float:
+    """How far scores are from those that a normal posterior has under such a shift and scale."""
+    standard = (scores[scores.isfinite()] - shift) * scale
+    return from_uniform(torch.special.ndtr(standard)[:, None]).item() if len(standard) else 1.0
 
 
 def _skipped(subject: Subject, reason: str, status: Status = "skipped") -> list[Finding]:

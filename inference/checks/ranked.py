@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 DRAWS = 50  # of the guide for each; more sharpen the ranks by less than chance blurs them
 DRAWS_OF_FITS = 200  # where a fit stands behind them
+LEAST_FITS = 20  # our limit: fewer ranks are far from uniform by chance, whatever the guide
 MOST_FITS = 500
 LIKELIHOOD = "log-likelihood"
 _NEXT_SEED = 7919  # truths must not be drawn from the random numbers that the draws come from
@@ -89,13 +90,17 @@ def ranked(subject: Subject, simulations: int) -> Ranked:
     return _joined(parts, simulations)
 
 
-def refitted(subject: Subject) -> Ranked:
+def refitted(subject: Subject) -> tuple[Ranked, float]:
     """Simulate data from the model, and rank its latents among draws of guides fitted to them.
 
     Each time the latents, all of them global, are drawn from their prior, data of the form of the
     given ones from the model, and the story is fitted anew with the settings of the run; as often
-    as ``subject.budget`` seconds allow, and 500 times at most. Parameters that the model has
-    beside its latents are those of the run in the simulation, and learned anew in each fit.
+    as ``subject.budget`` seconds allow, and 500 times at most. It ends after two if they do not
+    allow 20. Parameters that the model has beside its latents are those of the run in the
+    simulation, and learned anew in each fit.
+
+    Returns:
+        The truths of all simulations, and the seconds that one took.
 
     Raises:
         StoryError: If the model cannot be simulated.
@@ -104,11 +109,14 @@ def refitted(subject: Subject) -> Ranked:
         Yao et al. (2018), section 4, https://arxiv.org/abs/1802.02538
     """
     parts, begun, spent = list[Ranked](), time.perf_counter(), 0.0
-    while len(parts) < MOST_FITS and spent * (1 + 1 / max(1, len(parts))) <= subject.budget:
+    while len(parts) < MOST_FITS:
         parts.append(_refitted(subject, len(parts)))
         spent = time.perf_counter() - begun
         subject.tell(min(1.0, spent / subject.budget))
-    return _joined(parts, len(parts))
+        ahead = max(len(parts) + 1, LEAST_FITS if len(parts) >= 2 else 0)
+        if spent / len(parts) * ahead > subject.budget:
+            break
+    return _joined(parts, len(parts)), spent / len(parts)
 
 
 def _refitted(subject: Subject, number: int) -> Ranked:
