@@ -80,8 +80,9 @@ def calibration(subject: Subject) -> list[Finding]:
     if points and len(points) == len(drawn) and not any(site.local for site in drawn):
         reason = f"The guide gives a single value of {points[0]!r}, as of a parameter."
         return _skipped(subject, reason, "not applicable")
-    if any(site.local and site.point for site in drawn):
-        reason = f"The guide gives one value of {points[0]!r} and no posterior to calibrate."
+    point = next((site.name for site in drawn if site.local and site.point), None)
+    if point is not None:
+        reason = f"The guide gives one value of {point!r} and no posterior to calibrate."
         return _skipped(subject, reason)
     if not subject.batch:
         reason = "The programs hold their data themselves, so that no others can be simulated."
@@ -89,7 +90,7 @@ def calibration(subject: Subject) -> list[Finding]:
     if not any(site.local for site in drawn):
         return _by_fits(subject) if subject.level == "full" else []
     if structure.keeps_rows or not structure.splits_rows:
-        reason = "The guide has a posterior of the data of the fit alone, and of no simulated ones."
+        reason = f"The guide may know no posterior of simulated data: {structure.needs_all}."
         return _skipped(subject, reason)
     found = ranked(subject, SIMULATIONS[subject.level])
     return [uniform(found), covered(found)]

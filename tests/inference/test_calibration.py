@@ -286,7 +286,12 @@ def by_row(x: Tensor) -> None:
     ("story", "data", "status", "reason"),
     [
         (lambda: AutoEncoder((4,), latent=2), linear_data(), "skipped", "one value of 'z'"),
-        (lambda: (by_row, "AutoNormal"), torch.randn(20), "skipped", "of the fit alone"),
+        (
+            lambda: (by_row, "AutoNormal"),
+            torch.randn(20),
+            "skipped",
+            "parameters for every datum",
+        ),
         (lambda: (of_its_own, "AutoNormal"), None, "skipped", "hold their data themselves"),
         (lambda: (of_its_own, "AutoDelta"), None, "not applicable", "single value of 'z'"),
         (lambda: GMM((4,), 2), linear_data(), "not applicable", "single value of 'weights'"),
