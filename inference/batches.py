@@ -135,7 +135,7 @@ def rows_of(batch: Batch) -> int:
     return len(batch[0]) if batch and isinstance(batch[0], Tensor) and batch[0].dim() else 1
 
 
-def some_rows(batch: Batch, part: slice) -> Batch:
+def some_rows(batch: Batch, part: slice | Tensor) -> Batch:
     """Some rows of every tensor that has as many rows as the first."""
     rows = rows_of(batch)
     return tuple(

@@ -39,6 +39,7 @@ class Subject:
         seed: Of everything that is drawn.
         level: How much is asked for.
         train: Rows of the fit, if they are at hand.
+        budget: Seconds that refits may take.
         tell: Is told what share of the present check is done, from 0 to 1.
     """
 
@@ -49,6 +50,7 @@ class Subject:
     seed: int = 0
     level: Level = "full"
     train: Any = None
+    budget: float = 60.0
     tell: Callable[[float], None] = field(default=lambda share: None)
 
     _found: dict[Any, Any] = field(default_factory=dict, repr=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -18,9 +18,17 @@ from ppl_gen.cli.template import write_template
 from ppl_gen.data import Dataset, Part
 from ppl_gen.errors import DataError, RunError
 from ppl_gen.inference import Run, Verdict, disk
+from ppl_gen.inference.checks import Level
 
 
-def check(fitted: Input, draws: int = 1000, seed: int = 0, json: bool = False) -> None:
+def check(
+    fitted: Input,
+    level: Level = "quick",
+    draws: int = 1000,
+    budget: float = 60.0,
+    seed: int = 0,
+    json: bool = False,
+) -> None:
     """Say whether a run may be believed.
 
     Prints a table of checks, each with its figure and what follows from it, and puts the verdict
@@ -32,22 +40,25 @@ def check(fitted: Input, draws: int = 1000, seed: int = 0, json: bool = False) -
         ppl-gen check runs/a --json > verdict.json
 
     Args:
+        level: How much is asked for: quick, or full for everything.
         draws: Draws of the guide for each row.
+        budget: Seconds that refits may take, at level full.
         seed: Of the draws.
         json: Print JSON instead of a table.
     """
     at_least_one("draws", draws)
     run = fitted.open()
     rows = fitted.rows(run, fitted.dataset(run), "checking")
-    verdict = make_verdict(fitted.run, run, rows, draws, seed)
+    options: dict[str, Any] = {"level": level, "budget": budget}
+    verdict = make_verdict(fitted.run, run, rows, draws, seed, **options)
     show(verdict.to_json().rstrip() if json else verdict)
 
 
 def make_verdict(
-    path: Path, run: Run, rows: Part | None, draws: int = 1000, seed: int = 0
+    path: Path, run: Run, rows: Part | None, draws: int = 1000, seed: int = 0, **options: Any
 ) -> Verdict:
     """Check a run, and put the verdict into it in memory and on disk."""
-    verdict = pg.check(run, rows, draws=draws, seed=seed)
+    verdict = pg.check(run, rows, draws=draws, seed=seed, **options)
     disk.save_verdict(run, path)
     return verdict
 

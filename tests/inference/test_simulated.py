@@ -20,8 +20,8 @@ def as_it_is(story: object, data: Any) -> pg.Run:
     return pg.fit(story, data, epochs=1, learning_rate=1e-12, warm_start=True, progress=False)
 
 
-def drawn(run: pg.Run, *columns: Tensor, **options: Any) -> tuple[dict[str, Tensor], Any]:
-    return simulate(run, run.batch(columns if len(columns) > 1 else columns[0]), **options)
+def drawn(run: pg.Run, data: Any, **options: Any) -> tuple[dict[str, Tensor], Any]:
+    return simulate(run, run.batch(data), **options)
 
 
 def test_codes_and_data_have_the_law_of_the_story() -> None:
@@ -57,7 +57,7 @@ def test_conditions_stay_and_observations_are_drawn() -> None:
     x, label = torch.rand(30, 6), torch.arange(30) % 3
     run = as_it_is(CVAE((6,), condition="label(classes=3)", latent=2), (x, label))
 
-    _, (simulated, kept) = drawn(run, x, label)
+    _, (simulated, kept) = drawn(run, (x, label))
 
     assert torch.equal(kept, label)
     assert (simulated != x).all()
@@ -67,7 +67,7 @@ def test_what_is_seen_of_an_image_stays_and_the_rest_is_drawn() -> None:
     x, seen = torch.rand(30, 6), torch.rand(30, 6) < 0.5
     run = as_it_is(CVAE((6,), condition="seen", latent=2), (x, seen))
 
-    _, (simulated, kept) = drawn(run, x, seen)
+    _, (simulated, kept) = drawn(run, (x, seen))
 
     assert torch.equal(kept, seen)
     assert torch.equal(simulated != x, ~seen)
@@ -78,7 +78,7 @@ def test_a_label_is_drawn_where_there_was_one() -> None:
     x, label = torch.rand(300, 6), torch.arange(300) % 4 - 1
     run = as_it_is(M2((6,), 3, latent=2), (x, label))
 
-    latents, (_, labels) = drawn(run, x, label)
+    latents, (_, labels) = drawn(run, (x, label))
 
     assert torch.equal(labels == -1, label == -1)
     assert torch.equal(latents["y"][label >= 0], labels[label >= 0])
@@ -123,7 +123,7 @@ def test_a_program_that_picks_its_own_mini_batch_is_shown_all_rows() -> None:
     run = pg.fit((programs.subsampled, "AutoNormal"), data, epochs=2, progress=False)
     weight = torch.tensor([[1.0, 2.0, 3.0]])
 
-    _, (x, y) = drawn(run, *data, fixed={"weight": weight})
+    _, (x, y) = drawn(run, data, fixed={"weight": weight})
 
     assert torch.equal(x, programs.X)
     assert_close(y, programs.X @ weight[0], atol=1.5, rtol=0)
@@ -146,7 +146,7 @@ def test_of_two_equal_columns_the_one_is_drawn_that_is_observed(
     x = torch.randn(20, 2)
     run = pg.fit((model, "AutoNormal"), (x, x), epochs=1, progress=False)
 
-    _, simulated = drawn(run, x, x)
+    _, simulated = drawn(run, (x, x))
 
     assert torch.equal(simulated[1 - observed], x)
     assert (simulated[observed] != x).all()
