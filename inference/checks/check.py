@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from ppl_gen.data import Dataset, load
 from ppl_gen.errors import DataError, PplGenError
 from ppl_gen.inference.checks.codes import ACTIVE_UNITS, AGGREGATE_POSTERIOR
-from ppl_gen.inference.checks.predictive import POSTERIOR_PREDICTIVE
+from ppl_gen.inference.checks.generated import GENERATED
+from ppl_gen.inference.checks.memory import MEMORY_TEST
+from ppl_gen.inference.checks.pit import LOO_PIT
+from ppl_gen.inference.checks.predictive import POSTERIOR_PREDICTIVE, PRIOR_PREDICTIVE
 from ppl_gen.inference.checks.settled import SETTLED
 from ppl_gen.inference.checks.subject import Check, Level, Subject
 from ppl_gen.inference.checks.weights import WEIGHTS
@@ -24,6 +29,10 @@ CHECKS: tuple[Check, ...] = (
     ACTIVE_UNITS,
     AGGREGATE_POSTERIOR,
     POSTERIOR_PREDICTIVE,
+    PRIOR_PREDICTIVE,
+    LOO_PIT,
+    GENERATED,
+    MEMORY_TEST,
     SETTLED,
 )
 
@@ -34,6 +43,7 @@ def check(
     *,
     level: Level = "quick",
     train: Any = None,
+    statistics: Mapping[str, Callable[[Tensor], Any]] | None = None,
     draws: int = 1000,
     memory: int = MEMORY,
     seed: int = 0,
@@ -53,6 +63,9 @@ def check(
             to it. By default the data that the run was fitted to, if they can be loaded again.
         level: quick, for what a look at the weights of the draws says; full, for everything.
         train: Rows of the fit, to which what the story draws is compared; a data set brings them.
+        statistics: Statistics of your own for data and replicates to be compared by, with their
+            names: functions of observations ``(N, *event)``, NaN where missing, that give a number,
+            such as ``{"skewness": lambda x: ((x - x.mean()) / x.std()).pow(3).mean()}``.
         draws: Draws of the guide a row.
         memory: Bytes that a pass may take.
         seed: Of the draws.
@@ -64,15 +77,22 @@ def check(
     Raises:
         DataError: If there are no data, or they have another form than those of the fit.
         ValueError: If the level is unknown.
+        TypeError: If a statistic is no function.
         KeyboardInterrupt: If it is interrupted; what was done is kept as ``run.verdict``.
     """
     if level not in ("quick", "full"):
         raise ValueError(f"level must be quick or full, got {level!r}")
+    for name, statistic in (statistics or {}).items():
+        if not callable(statistic):
+            raise TypeError(
+                f"the statistic {name!r} must be a function of observations, got "
+                f"{type(statistic).__name__}"
+            )
     data = _at_hand(run) if data is None else data
     if isinstance(data, Dataset):
         train = data.train if train is None else train
         data = data.test if run.structure.takes_new_rows else data.train
-    subject = Subject(run, data, draws, memory, seed, level, train)
+    subject = Subject(run, data, draws, memory, seed, level, train, statistics or {})
     asked = [c for c in CHECKS if level == "full" or c.level == "quick"]
     findings: list[Finding] = []
     with steps(len(asked), progress) as shown:

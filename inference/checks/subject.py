@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -38,6 +38,7 @@ class Subject:
         seed: Of everything that is drawn.
         level: How much is asked for.
         train: Rows of the fit, if they are at hand.
+        statistics: The user's own, by name: of observations ``(N, *event)`` a number.
         tell: Is told what share of the present check is done, from 0 to 1.
     """
 
@@ -48,6 +49,7 @@ class Subject:
     seed: int = 0
     level: Level = "full"
     train: Any = None
+    statistics: Mapping[str, Callable[[Tensor], Any]] = field(default_factory=dict)
     tell: Callable[[float], None] = field(default=lambda share: None)
 
     def __post_init__(self) -> None:
