@@ -17,7 +17,8 @@ from ppl_gen.inference.tracing import Batch
 from ppl_gen.inference.verdict import Finding, grade
 
 POINTS = 2500  # rows of either kind that a classifier is shown
-COMPONENTS = 10  # leading ones of observations with many elements
+COMPONENTS = 10  # leading ones, by which observations of many elements may fail
+MANY, MOST_COMPONENTS = 100, 50  # of more elements than this, so many components tell as much
 COLUMNS, IMAGES = (0.60, 0.75), (0.60, 0.85)
 
 
@@ -76,12 +77,23 @@ def _one_hot(column: Tensor) -> Tensor | None:
     return (column == values).double()
 
 
-def leading(real: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
-    """The leading principal components of the data, of both."""
+def leading(real: Tensor, made: Tensor, components: int, rest: bool) -> tuple[Tensor, Tensor]:
+    """The leading principal components of the data, of both.
+
+    Args:
+        real: Observations of the data, ``(N, E)``.
+        made: The same, made by the story.
+        components: How many.
+        rest: Whether to add how far each lies from their plane.
+    """
     mean = real.mean(0)
     _, _, axes = torch.linalg.svd(real - mean, full_matrices=False)
-    first = axes[:COMPONENTS].T
-    return (real - mean) @ first, (made - mean) @ first
+    found = []
+    for rows in (real - mean, made - mean):
+        kept = rows @ axes[:components].T
+        beyond = (rows.square().sum(1) - kept.square().sum(1)).clamp_min(0).sqrt()
+        found.append(torch.cat([kept, beyond[:, None]], 1) if rest else kept)
+    return found[0], found[1]
 
 
 def generated_data(subject: Subject) -> list[Finding]:
@@ -92,12 +104,14 @@ def generated_data(subject: Subject) -> list[Finding]:
     _, batch = subject.some(POINTS)
     rows = beside(subject, batch)
     subject.tell(0.3)
-    whole = classifier_test(*_shown(rows, rows.real, rows.made), seed=subject.seed)
+    both, elements = (rows.real, rows.made), rows.real.shape[1]
+    shown = leading(*both, MOST_COMPONENTS, rest=True) if elements > MANY else both
+    whole = gross = classifier_test(*_shown(rows, *shown), seed=subject.seed)
     subject.tell(0.6)
-    gross = whole
-    if rows.real.shape[1] > FEW_ELEMENTS:
-        gross = classifier_test(*_shown(rows, *leading(rows.real, rows.made)), seed=subject.seed)
-    return [told_apart(whole, gross, rows.real.shape[1]), _conditions(subject, rows)]
+    if elements > FEW_ELEMENTS:
+        coarse = leading(*both, COMPONENTS, rest=False)
+        gross = classifier_test(*_shown(rows, *coarse), seed=subject.seed)
+    return [told_apart(whole, gross, elements), _conditions(subject, rows)]
 
 
 def without_rows(subject: Subject) -> str:

@@ -20,7 +20,9 @@ CHANCE = 0.05
 
 
 def memory(subject: Subject) -> list[Finding]:
-    """Whether rows of the fit come back, and whether the data are such: :func:`copied`, :func:`new`.
+    """Whether rows of the fit come back, and whether the data are like them.
+
+    See :func:`copied` and :func:`new`.
 
     Distances are Euclidean; of up to 20 elements each in units of its deviation among the rows of
     the fit.
@@ -35,18 +37,14 @@ def memory(subject: Subject) -> list[Finding]:
         return [subject.skipped(name, reason) for name in names]
     _, fit = fitted.some(MOST)
     # What is made is 0 or 1 where grey values stand for probabilities: compare like with like.
-    real, train = (
-        flat(s, observed_rows(s, b, False)) for s, b in ((subject, batch), (fitted, fit))
-    )
+    both = ((subject, batch), (fitted, fit))
+    real, train = (flat(s, observed_rows(s, b, False)) for s, b in both)
     (block,) = replicates(subject, batch, 1, from_prior=True)
     made = flat(subject, {name: value[0] for name, value in block.values.items()})
     made = torch.where(real.isnan(), torch.nan, made)
     copies = copied(copy_test(*_comparable(train, made, real, train)))
     subject.tell(0.7)
-    real, train = (
-        flat(s, observed_rows(s, b, False, as_given=True))
-        for s, b in ((subject, batch), (fitted, fit))
-    )
+    real, train = (flat(s, observed_rows(s, b, False, as_given=True)) for s, b in both)
     return [copies, new(novelty_test(*_comparable(train, real, train)))]
 
 
@@ -79,8 +77,8 @@ def copied(test: CopyTest) -> Finding:
         status,
         "What the story makes is no nearer to the rows of its fit than held-out rows are."
         if status == "pass"
-        else f"What the story makes is nearer to a row of its fit than a held-out row in "
-        f"{test.nearer:.0%} of cases (fair: 50%), and about {test.copies:.0%} of it are near copies.",
+        else "What the story makes is nearer to the rows of its fit than a held-out row in "
+        f"{test.nearer:.0%} of cases (fair: 50%); about {test.copies:.0%} of it are near copies.",
         ""
         if status == "pass"
         else "It imitates the rows it has seen: fit it to more rows, for fewer epochs (patience=), "
@@ -100,8 +98,8 @@ def new(test: NoveltyTest) -> Finding:
 
     The figure is the share of data farther from the rows of the fit than 99 % of these are from
     each other. It passes up to 0.03, or if chance makes as much in 5 % of cases, and fails beyond
-    0.06 (our limits): of digits 0.01 are so far away, and 0.08 if one of the ten was left out of the
-    fit.
+    0.06 (our limits): of digits 0.01 are so far away, and 0.08 if one of the ten was left out of
+    the fit.
 
     Args:
         test: Of data that were held out, and rows of the fit.

@@ -40,7 +40,7 @@ def by_row(sampler: Sampler, name: str, value: Tensor) -> Tensor:
 def observed_rows(
     subject: Subject, batch: Batch, counted: bool, *, as_given: bool = False
 ) -> dict[str, Tensor]:
-    """The data of every observed site, ``(N, *other plates, *event)``, in double precision.
+    """The data of every observed site, ``(N, *other plates, *event)``, in single precision.
 
     Grey values under a Bernoulli law, which makes 0 and 1, are taken for the probabilities that
     they stand for, and drawn once.
@@ -57,7 +57,7 @@ def observed_rows(
     with run.pair.active(), seeded(subject.seed):
         sampler = Sampler(run.pair, run.structure, run.kwargs)
         for name, value in sampler.observed(batch, counted).items():
-            rows = by_row(sampler, name, value[None])[0].cpu().double()
+            rows = by_row(sampler, name, value[None])[0].cpu().float()
             is_bernoulli = run.structure.sites[name].law == "Bernoulli"
             if is_bernoulli and not as_given and not _is_binary(rows):
                 shares = rows.nan_to_num(0.0).clamp(0, 1)
@@ -158,7 +158,7 @@ def _same(site: Tensor, column: Tensor) -> bool:
 
 
 def _rows(sampler: Sampler, values: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {n: by_row(sampler, n, v).cpu().double() for n, v in values.items()}
+    return {n: by_row(sampler, n, v).cpu().float() for n, v in values.items()}
 
 
 def _joined(sampler: Sampler, parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ppl_gen.inference.checks.observations import by_row, observed_rows
+from ppl_gen.inference.checks.predictive import inflation
 from ppl_gen.inference.checks.subject import Check, Cost, Subject
 from ppl_gen.inference.estimators.pit import Uniformity, leave_one_out, transforms, uniformity
 from ppl_gen.inference.estimators.replicates import FEW_ELEMENTS
@@ -15,12 +16,13 @@ from ppl_gen.inference.seeds import seeded
 from ppl_gen.inference.verdict import Finding, Status, grade
 
 ROWS = 2000
-DRAWS = 1000
+DRAWS = 1000  # of what all rows share, from which the weights of leave-one-out are made
+OWN_DRAWS = 400  # of what each row has of its own
 LEAST_DRAWS = 100
 LEAST_ROWS = 50  # below, the distance that chance makes is beyond what we call a fault
 KHAT = 0.7
 DISTRUSTED = 0.2
-GOOD, BAD = 0.07, 0.2
+COLUMNS, IMAGES = (0.07, 0.15), (0.07, 0.25)
 CHANCE = 0.05
 
 
@@ -30,14 +32,15 @@ def loo_pit(subject: Subject) -> Finding:
     Each observed number is compared with draws of what the story expects of it without having seen
     it. Where all latents are shared by the rows, these are draws of the posterior without the row,
     :math:`p(x_n \mid x_{-n})`, by Pareto-smoothed importance sampling if the row is of the fit.
-    Where a row has latents of its own, leaving it out gives these back to their prior: the draws are
-    then of :math:`p(x_n)`, or of :math:`p(x_n \mid c_n)` under a condition, and what the rows share
-    comes from the guide.
+    Where a row has latents of its own, leaving it out gives these back to their prior: the draws
+    are then of :math:`p(x_n)`, or of :math:`p(x_n \mid c_n)` under a condition, and what the rows
+    share comes from the guide.
 
-    The figure is the largest Kolmogorov distance of any element; of more than 20 elements (pixels)
-    their sum is looked at, as the law of a single pixel says little. It passes up to 0.07, or if
-    chance makes as much in 5 % of cases, and fails beyond 0.2 (our limits): a deviation that is
-    wrong by a factor of 2 gives 0.16, a mean that is off by half a deviation 0.2. P-values are
+    The figure is the largest Kolmogorov distance of any element. It passes up to 0.07, or if chance
+    makes as much in 5 % of cases, and fails beyond 0.15: a deviation that is wrong by a factor of 2
+    gives 0.16, a mean that is off by half a deviation 0.20, and honest fits gave up to 0.11. Of
+    more than 20 elements (pixels) their sum is looked at, as the law of a single pixel says little,
+    and it fails beyond 0.25: honest fits of digits gave up to 0.14 (our limits). P-values are
     multiplied by the number of elements.
 
     References:
@@ -45,8 +48,8 @@ def loo_pit(subject: Subject) -> Finding:
         https://arxiv.org/abs/1507.04544; computed by ArviZ, as for its ``plot_loo_pit``
     """
     name, structure = "LOO-PIT", subject.run.structure
-    draws = min(subject.draws, DRAWS)
     local = any(site.local for site in structure.latents)
+    draws = min(subject.draws, OWN_DRAWS if local else DRAWS)
     reason = ""
     if not subject.batch or not any(site.local for site in structure.observed):
         reason = "The story binds no rows of data."
@@ -67,26 +70,30 @@ def loo_pit(subject: Subject) -> Finding:
         )
         return subject.skipped(name, reason)
     tests = {
-        element: uniformity(values[~values.isnan()])
+        element: uniformity(values[~values.isnan()], inflation(subject))
         for element, values in found.items()
         if int((~values.isnan()).sum()) >= LEAST_ROWS
     }
     if not tests:
         return subject.skipped(name, f"Needs at least {LEAST_ROWS} data that are not missing.")
-    return uniform(tests, distrusted)
+    summed = any(element.startswith("sum of") for element in tests)
+    return uniform(tests, IMAGES if summed else COLUMNS, distrusted)
 
 
-def uniform(tests: dict[str, Uniformity], distrusted: float = 0.0) -> Finding:
+def uniform(
+    tests: dict[str, Uniformity], limits: tuple[float, float], distrusted: float = 0.0
+) -> Finding:
     """The finding of some elements' tests, by name; see :func:`loo_pit`.
 
     Args:
         tests: Of each element.
+        limits: Up to which distance it passes, and warns.
         distrusted: Share of rows whose k-hat is above 0.7.
     """
 
     def judged(test: Uniformity) -> Status:
         chance = min(1.0, len(tests) * test.p_value) >= CHANCE
-        return "pass" if chance else grade(test.distance, GOOD, BAD)
+        return "pass" if chance else grade(test.distance, *limits)
 
     order = ["pass", "warn", "fail"]
     worst = max(tests, key=lambda n: (order.index(judged(tests[n])), tests[n].distance))
@@ -95,7 +102,7 @@ def uniform(tests: dict[str, Uniformity], distrusted: float = 0.0) -> Finding:
         "LOO-PIT",
         tests[worst].distance,
         "distance",
-        f"at most {GOOD:g}, or by chance",
+        f"at most {limits[0]:g}, or by chance",
         status,
         "Each observation could be one more draw from what the story expects of it."
         if status == "pass"

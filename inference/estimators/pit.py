@@ -99,7 +99,7 @@ class Uniformity:
     p_value: float
 
 
-def uniformity(numbers: Tensor) -> Uniformity:
+def uniformity(numbers: Tensor, inflation: float = 1.0) -> Uniformity:
     """Test whether numbers are uniform on the unit interval, by their distribution function.
 
     The distance does not grow with how many there are. Its critical value is half the width of a
@@ -107,6 +107,8 @@ def uniformity(numbers: Tensor) -> Uniformity:
 
     Args:
         numbers: Shape ``(N,)``.
+        inflation: By how much more than by chance they may lie from uniform, as of
+            :func:`replicate_test`.
 
     Raises:
         ValueError: If there are none, or one is not from 0 to 1.
@@ -116,7 +118,7 @@ def uniformity(numbers: Tensor) -> Uniformity:
     """
     if not numbers.numel() or not ((numbers >= 0) & (numbers <= 1 + 1e-9)).all():
         raise ValueError(f"numbers must be from 0 to 1, and some, got {numbers.numel()}")
-    from scipy.stats import kstest
+    from scipy.stats import kstest, kstwo
 
-    test = kstest(numbers.clamp(0, 1).double().numpy(), "uniform")
-    return Uniformity(float(test.statistic), float(test.pvalue))
+    distance = float(kstest(numbers.clamp(0, 1).double().numpy(), "uniform").statistic)
+    return Uniformity(distance, float(kstwo.sf(distance / inflation, numbers.numel())))

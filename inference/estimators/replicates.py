@@ -31,7 +31,9 @@ class ReplicateTest:
     p_value: Tensor
 
 
-def replicate_test(observed: Tensor, replicated: Tensor, units: Tensor) -> ReplicateTest:
+def replicate_test(
+    observed: Tensor, replicated: Tensor, units: Tensor, inflation: float = 1.0
+) -> ReplicateTest:
     r"""Test whether data are one more of their replicates, by many statistics at once.
 
     Data and replicates are treated alike: each statistic is centred on all of them and divided by
@@ -44,6 +46,9 @@ def replicate_test(observed: Tensor, replicated: Tensor, units: Tensor) -> Repli
         observed: Statistics of the data, ``(K,)``.
         replicated: The same of replicates, ``(S, K)``.
         units: What a distance of 1 is, ``(K,)``, above 0.
+        inflation: By how much more the data may lie from the mean than a replicate does, as
+            :math:`\sqrt{1 + n / m}` if the law was estimated from :math:`m` rows and is held
+            against :math:`n` others.
 
     Raises:
         ValueError: If shapes disagree, there are fewer than 2 replicates, a value is not finite, or
@@ -66,7 +71,7 @@ def replicate_test(observed: Tensor, replicated: Tensor, units: Tensor) -> Repli
     centred = (both - both.mean(0)) / units
     away = centred.abs() / (centred.square().mean(0) + TOLERANCE**2).sqrt()
     largest = away[1:].amax(1)
-    above = (largest[:, None] >= away[0] - 1e-9).sum(0)
+    above = (largest[:, None] >= away[0] / inflation - 1e-9).double().sum(0)
     distance = (both[0] - both[1:].mean(0)).abs() / units
     return ReplicateTest(distance, (1 + above) / (1 + len(replicated)))
 
@@ -78,7 +83,7 @@ def kind_of(data: Tensor, replicate: Tensor) -> Kind:
         data: Of any shape, NaN where missing.
         replicate: The same.
     """
-    values = torch.cat([data[~data.isnan()], replicate[~replicate.isnan()]])
+    values = torch.cat([rows[~rows.isnan()].double() for rows in (data, replicate)])
     if not values.numel() or not torch.equal(values, values.round()):
         return "real"
     found = values.unique()
@@ -92,7 +97,8 @@ def pooled_statistics(x: Tensor, kind: Kind, values: Tensor | None = None) -> di
 
     Mean, standard deviation and, of an observation of several elements, the deviation among rows
     of their mean, which shows whether elements go together. Of real numbers and of many counts
-    minimum, maximum and quantiles (of 20,000 numbers chosen by chance, where there are more); of counts the share of zeros; of categories that of each value.
+    minimum, maximum and quantiles, of 20,000 numbers chosen by chance where there are more; of
+    counts the share of zeros; of categories that of each value.
 
     Args:
         x: Replicates, ``(S, N, E)``, NaN where missing, in all replicates alike.
@@ -100,12 +106,12 @@ def pooled_statistics(x: Tensor, kind: Kind, values: Tensor | None = None) -> di
         values: Of categories, those whose shares are wanted.
     """
     flat = x.flatten(1)
-    flat = flat[:, ~flat[0].isnan()].double()
+    flat = flat[:, ~flat[0].isnan()]
     found = {"mean": flat.mean(1)}
     if kind != "binary":
         found["sd"] = flat.std(1, correction=0)
     if x.shape[2] > 1 and x.shape[1] > 1:
-        found["sd of rows' means"] = x.double().nanmean(2).nan_to_num().std(1, correction=0)
+        found["sd of rows' means"] = x.nanmean(2).nan_to_num().std(1, correction=0)
     if kind in ("real", "counts"):
         found["minimum"], found["maximum"] = flat.amin(1), flat.amax(1)
         # torch.quantile refuses more than 16 million numbers.
@@ -133,7 +139,6 @@ def element_statistics(x: Tensor) -> Tensor:
     Args:
         x: Replicates, ``(S, N, E)``, NaN where missing; an element that always is gives 0.
     """
-    x = x.double()
     mean = x.nanmean(1, keepdim=True)
     deviation = (x - mean).square().nanmean(1).sqrt()
     return torch.stack([mean[:, 0], deviation], 1).nan_to_num()
