@@ -15,7 +15,7 @@ from ppl_gen.inference.estimators.replicates import FEW_ELEMENTS
 from ppl_gen.inference.verdict import Finding, grade
 
 MOST = 5000  # rows of the fit, and rows held out, that are looked at
-NEARER, COPIES, NOVEL = (0.60, 0.75), (0.05, 0.20), (0.03, 0.06)
+NEARER, COPIES, NOVEL = (0.60, 0.75), (0.05, 0.20), (0.03, 0.05)
 CHANCE = 0.05
 
 
@@ -98,7 +98,7 @@ def new(test: NoveltyTest) -> Finding:
 
     The figure is the share of data farther from the rows of the fit than 99 % of these are from
     each other. It passes up to 0.03, or if chance makes as much in 5 % of cases, and fails beyond
-    0.06 (our limits): of digits 0.01 are so far away, and 0.08 if one of the ten was left out of
+    0.05 (our limits): of digits 0.01 are so far away, and 0.08 if one of the ten was left out of
     the fit.
 
     Args:

@@ -30,6 +30,7 @@ NUMBERS = 500_000  # observed numbers that are looked at, of rows chosen by chan
 LEAST_ROWS = 20  # below, rows are too few to ask how many of them surprise
 SURPRISING = 0.01
 CHANCE = 0.05
+RESAMPLES = 50
 SHOWN = 3  # statistics that a sentence names
 
 Limits = tuple[float, float]
@@ -86,8 +87,8 @@ def prior_predictive(subject: Subject) -> Finding:
     the user's own                     what one row does to it            0.05      0.2
     ================================== ================================== ========= =========
 
-    What one row does to a statistic is its deviation over replicates times the root of the number
-    of rows, which of the mean is the deviation of the data. Whole numbers of up to 20 different
+    What one row does to a statistic is its deviation over resampled rows times the root of their
+    number, which of the mean is the deviation of the data. Whole numbers of up to 20 different
     values are described by the share of each, 0 and 1 by their mean.
 
     A distance counts only if chance makes one as large, of any statistic, in fewer than 5 % of
@@ -297,37 +298,44 @@ class OwnStatistics:
 
     Args:
         subject: The run and the functions.
+        data: Observations by site, ``(N, *event)``.
     """
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: Subject, data: Mapping[str, Tensor]) -> None:
         structure = subject.run.structure
         self.site = (structure.observation or structure.observed[0]).name
         self.functions = subject.statistics
-        self.observed: dict[str, float] = {}
+        self.rows = data[self.site]
+        self.observed = {name: self._of(name, self.rows) for name in self.functions}
         self.replicated: dict[str, list[float]] = {name: [] for name in self.functions}
 
-    def take(self, data: Mapping[str, Tensor], replicated: Mapping[str, Tensor]) -> None:
-        """Add replicates ``(S, N, *event)`` of data ``(N, *event)``, by site."""
-        rows = data[self.site]
+    def take(self, replicated: Mapping[str, Tensor]) -> None:
+        """Add replicates, ``(S, N, *event)``, by site."""
         for name in self.functions:
-            if name not in self.observed:
-                self.observed[name] = self._of(name, rows)
             for drawn in replicated[self.site]:
-                value = self._of(name, torch.where(rows.isnan(), torch.nan, drawn))
+                value = self._of(name, torch.where(self.rows.isnan(), torch.nan, drawn))
                 self.replicated[name].append(value)
 
-    def statistics(self, rows: int) -> list[Statistic]:
-        """All of them, in units of what one of so many rows does to each."""
-        found = []
+    def statistics(self) -> list[Statistic]:
+        """All of them, in units of what one row does to each, by the bootstrap."""
+        found, count = [], len(self.rows)
+        generator = torch.Generator().manual_seed(0)
         for name, value in self.observed.items():
+            again = torch.tensor(
+                [
+                    self._of(name, self.rows[torch.randint(count, (count,), generator=generator)])
+                    for _ in range(RESAMPLES)
+                ],
+                dtype=torch.float64,
+            )
+            size = again.std().item() * count**0.5 or max(abs(value), 1e-12)
             drawn = torch.tensor(self.replicated[name], dtype=torch.float64)
-            size = drawn.std().item() * rows**0.5 or max(abs(value), 1e-12)
             found.append(Statistic(name, "of what one row does", CENTRE, value, drawn, size))
         return found
 
     def _of(self, name: str, rows: Tensor) -> float:
         try:
-            value = float(self.functions[name](rows))
+            value = float(self.functions[name](rows.clone()))
         except Exception as error:
             raise DataError(
                 f"the statistic {name!r} must make one number of observations of shape "
@@ -357,9 +365,9 @@ def _predictive(subject: Subject, name: str, from_prior: bool) -> Finding:
     ]
     if not sites:
         return subject.skipped(name, "All observations are missing.")
-    own = OwnStatistics(subject)
+    own = OwnStatistics(subject, data)
     for block in replicates(subject, batch, draws, from_prior=from_prior):
-        own.take(data, block.values)
+        own.take(block.values)
         for site in sites:
             expected = block.expected.get(site.name)
             site.take(
@@ -367,7 +375,7 @@ def _predictive(subject: Subject, name: str, from_prior: bool) -> Finding:
                 None if expected is None else _table(expected, local[site.name]),
             )
     tested = [statistic for site in sites for statistic in site.statistics()]
-    found = compared([*tested, *own.statistics(subject.rows)], inflation(subject))
+    found = compared([*tested, *own.statistics()], inflation(subject))
     found += [surprise for site in sites if (surprise := site.surprise()) is not None]
     made = "made from scratch" if from_prior else "replicated from the posterior"
     return judged(name, made, found, {k: v for site in sites for k, v in site.details().items()})

@@ -1,11 +1,15 @@
 """Pure functions of tensors and of densities: what the checks measure with."""
 
+from ppl_gen.inference.estimators.copies import CopyTest, NoveltyTest, copy_test, novelty_test
 from ppl_gen.inference.estimators.evidence import (
     Evidence,
     khat_threshold,
     log_evidence,
     pareto_khat,
 )
+from ppl_gen.inference.estimators.labels import LabelTest, label_test
+from ppl_gen.inference.estimators.pit import Uniformity, leave_one_out, transforms, uniformity
+from ppl_gen.inference.estimators.replicates import ReplicateTest, replicate_test
 from ppl_gen.inference.estimators.two_sample import (
     ClassifierTest,
     TwoSample,
@@ -16,12 +20,24 @@ from ppl_gen.inference.estimators.two_sample import (
 
 __all__ = [
     "ClassifierTest",
+    "CopyTest",
     "Evidence",
+    "LabelTest",
+    "NoveltyTest",
+    "ReplicateTest",
     "TwoSample",
+    "Uniformity",
     "classifier_test",
+    "copy_test",
     "khat_threshold",
+    "label_test",
+    "leave_one_out",
     "log_evidence",
     "mmd",
     "mmd_test",
+    "novelty_test",
     "pareto_khat",
+    "replicate_test",
+    "transforms",
+    "uniformity",
 ]

@@ -13,7 +13,8 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 FEW_VALUES = 20  # whole numbers of so many values at most are described by the share of each
 FEW_ELEMENTS = 20  # so many are columns, each with a unit of its own; more are pixels, of one unit
 SORTED = 20_000  # numbers of a replicate that are sorted for its quantiles
-# Differences far below what any limit asks for are no finding, however seldom chance makes them.
+# What hardly ever varies, as the median of counts, would else hide all other statistics by the rare
+# replicate in which it does.
 TOLERANCE = 0.01
 
 

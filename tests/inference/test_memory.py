@@ -51,6 +51,7 @@ def test_the_share_of_copies_is_estimated(share: float, status: str) -> None:
     test = copy_test(torch.cat([near, points(300 - count, 2)]), HELD, TRAIN)
 
     assert test.copies == pytest.approx(share, abs=0.05)
+    assert (test.p_value < 1e-9) == (share == 1.0)
     assert copied(test).status == status
 
 
@@ -66,6 +67,15 @@ def test_rows_unlike_all_training_rows_are_counted() -> None:
     assert apart.share == pytest.approx(0.1, abs=0.03)
     assert set(apart.farthest) <= set(range(30))
     assert new(apart).status == "fail"
+
+
+def test_training_points_are_measured_by_the_next_one_without_themselves() -> None:
+    """They come in pairs, a tenth apart: what lies between two pairs is as far as none of them."""
+    pairs = torch.arange(100.0).repeat_interleave(2) + torch.tensor([0.0, 0.1]).repeat(100)
+    between, inside = torch.arange(99.0) + 0.55, torch.arange(99.0) + 0.05
+
+    assert novelty_test(between[:, None], pairs[:, None]).share == 1.0
+    assert novelty_test(inside[:, None], pairs[:, None]).share == 0.0
 
 
 def test_sets_that_cannot_be_compared_are_refused() -> None:
