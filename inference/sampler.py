@@ -395,7 +395,8 @@ class Sampler:
         observed = node["infer"].get("was_observed")
         if expected and observed:
             mean = self.layout.mean(node, draws)
-            value = torch.full_like(value, torch.nan) if mean is None else mean
+            unknown = value.new_full(value.shape, torch.nan, dtype=torch.get_default_dtype())
+            value = unknown if mean is None else mean
         mask = element_mask(node["fn"]) if observed else None
         if mask is None:
             return value

@@ -247,7 +247,7 @@ def test_too_few_rows_or_draws_are_said_and_not_passed() -> None:
     few = Subject(linear(), HELD[:30], draws=10)
 
     assert "at least 20 draws, got 10" in posterior_predictive(few).meaning
-    assert "at least 50 data, got 30" in loo_pit(few).meaning
+    assert "at least 100 data, got 30" in loo_pit(few).meaning
     assert "at least 100 data, got 30" in generated_data(few)[0].meaning
     assert "at least 100 draws, got 10" in loo_pit(Subject(linear(), HELD, draws=10)).meaning
     for finding in (posterior_predictive(few), loo_pit(few), *generated_data(few)):
