@@ -93,7 +93,7 @@ def replicates(
         with window.showing(batch, next(window.slices(batch, rows))) as shown:
             fixed = sampler.draw_globals(shown, draws)
         if together is None:
-            numbers = sum(value[0].numel() for value in sampler.observed(batch).values())
+            numbers = sum(value.numel() for value in sampler.observed(batch).values())
             together = max(1, subject.memory // (2 * 8 * 4 * max(1, numbers)))
         for start in range(0, draws, together):
             stop = min(draws, start + together)

@@ -27,7 +27,7 @@ from ppl_gen.inference.verdict import Finding, Status, grade
 REPLICATES = 100
 LEAST_REPLICATES = 20  # with fewer no p-value is below 0.05
 NUMBERS = 500_000  # observed numbers that are looked at, of rows chosen by chance
-LEAST_ROWS = 20  # below, rows are too few to ask how many of them surprise
+LEAST_ROWS = 20  # below, rows are too few to ask how they spread and how many surprise
 SURPRISING = 0.01
 CHANCE = 0.05
 RESAMPLES = 50
@@ -231,7 +231,7 @@ class SiteStatistics:
     def statistics(self) -> list[Statistic]:
         """All that are tested together."""
         found = []
-        deviation = max(self.data[~self.data.isnan()].std(correction=0).item(), 1e-12)
+        deviation = self._deviation()
         for name, value in pooled_statistics(self.data[None], self.kind, self.values).items():
             observed, drawn = value.item(), torch.cat(self.pooled[name])
             unit, size, limits = "of the data's deviation", deviation, CENTRE
@@ -254,7 +254,8 @@ class SiteStatistics:
             found.append(
                 Statistic(name, unit, limits, observed.item(), replicated, distance=beyond)
             )
-        if self.spread and torch.cat(self.spread).isfinite().all():
+        enough = int((~self.data.isnan()).sum()) >= LEAST_ROWS
+        if enough and self.spread and torch.cat(self.spread).isfinite().all():
             name = f"spread of {self.name} about what is expected"
             found.append(Statistic(name, "nats", SPREAD, 0.0, torch.cat(self.spread)))
         return found
@@ -287,6 +288,16 @@ class SiteStatistics:
             found[f"least likely rows of {self.name}"] = self.nearer.argsort()[:5].double().tolist()
         return found
 
+    def _deviation(self) -> float:
+        """That of the data; where they are all equal, or one number, that of replicates."""
+        own = self.data[~self.data.isnan()].std(correction=0).item()
+        if self.kind == "binary":
+            return max(own, 0.1)
+        drawn = max(
+            torch.cat(self.pooled["sd"]).mean().item(), torch.cat(self.pooled["mean"]).std().item()
+        )
+        return max(own if own > 1e-6 * drawn else drawn, 1e-12)
+
     def _of_elements(self, i: int) -> tuple[Tensor, Tensor, Tensor]:
         """Mean or deviation of each element in the data, in replicates, and their units."""
         own, drawn = element_statistics(self.data[None])[0], torch.cat(self.elements)
@@ -305,7 +316,7 @@ class OwnStatistics:
         structure = subject.run.structure
         self.site = (structure.observation or structure.observed[0]).name
         self.functions = subject.statistics
-        self.rows = data[self.site]
+        self.rows = torch.atleast_1d(data[self.site])
         self.observed = {name: self._of(name, self.rows) for name in self.functions}
         self.replicated: dict[str, list[float]] = {name: [] for name in self.functions}
 
@@ -313,7 +324,8 @@ class OwnStatistics:
         """Add replicates, ``(S, N, *event)``, by site."""
         for name in self.functions:
             for drawn in replicated[self.site]:
-                value = self._of(name, torch.where(self.rows.isnan(), torch.nan, drawn))
+                rows = torch.where(self.rows.isnan(), torch.nan, drawn.reshape(self.rows.shape))
+                value = self._of(name, rows)
                 self.replicated[name].append(value)
 
     def statistics(self) -> list[Statistic]:

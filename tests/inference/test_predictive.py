@@ -14,6 +14,7 @@ from torch.testing import assert_close
 
 import ppl_gen as pg
 from ppl_gen.inference.checks.generated import generated_data, kept, told_apart
+from ppl_gen.inference.checks.observations import replicates
 from ppl_gen.inference.checks.pit import loo_pit
 from ppl_gen.inference.checks.predictive import posterior_predictive, prior_predictive
 from ppl_gen.inference.checks.subject import Subject
@@ -252,6 +253,38 @@ def test_too_few_rows_or_draws_are_said_and_not_passed() -> None:
     assert "at least 100 draws, got 10" in loo_pit(Subject(linear(), HELD, draws=10)).meaning
     for finding in (posterior_predictive(few), loo_pit(few), *generated_data(few)):
         assert finding.status == "skipped"
+
+
+def test_as_many_replicates_are_held_at_a_time_as_memory_allows() -> None:
+    """Of 300 rows of 4 numbers a megabyte holds 13, with what is computed of them."""
+    subject = Subject(linear(), HELD, memory=2**20)
+
+    blocks = list(replicates(subject, subject.batch, 30, from_prior=True))
+
+    assert [len(block.values["x"]) for block in blocks] == [13, 13, 4]
+    assert {block.values["x"].shape[1:] for block in blocks} == {(300, 4)}
+    assert posterior_predictive(subject).status == "pass"
+
+
+def one_by_one(x: Tensor) -> None:
+    """Each number is a site of its own, in a plate that is a loop."""
+    loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
+    for i in pyro.plate("rows", len(x)):
+        pyro.sample(f"x_{i}", dist.Normal(loc, 1.0), obs=x[i])
+
+
+def test_a_site_of_a_single_number_is_compared_in_units_of_its_law() -> None:
+    options = {"epochs": 100, "learning_rate": 0.05, "progress": False}
+    run = pg.fit((one_by_one, "AutoDelta"), drawn(30), **options)
+    subject = Subject(run, drawn(30), draws=100)
+
+    assert posterior_predictive(subject).status == "pass"
+    assert "makes no rows" in generated_data(subject)[0].meaning
+    far = drawn(30)
+    far[3] = 50.0
+    found = posterior_predictive(Subject(run, far, draws=100))
+    assert "x_3" in found.meaning
+    assert found.status == "fail"
 
 
 def test_missing_values_are_missing_in_replicates_too() -> None:
