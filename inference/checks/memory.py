@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -30,22 +32,24 @@ def memory(subject: Subject) -> list[Finding]:
     names = ("memory", "training rows")
     if reason := without_rows(subject) or _without_train(subject):
         return [subject.skipped(name, reason) for name in names]
-    _, batch = subject.some(MOST)
+    chosen, batch = subject.some(MOST)
     fitted = Subject(subject.run, subject.train, seed=subject.seed)
     if fitted.rows < LEAST_ROWS:
         reason = f"Needs at least {LEAST_ROWS} rows of the fit, got {fitted.rows}."
         return [subject.skipped(name, reason) for name in names]
-    _, fit = fitted.some(MOST)
+    known, fit = fitted.some(MOST)
     # What is made is 0 or 1 where grey values stand for probabilities: compare like with like.
     both = ((subject, batch), (fitted, fit))
     real, train = (flat(s, observed_rows(s, b, False)) for s, b in both)
     (block,) = replicates(subject, batch, 1, from_prior=True)
     made = flat(subject, {name: value[0] for name, value in block.values.items()})
     made = torch.where(real.isnan(), torch.nan, made)
-    copies = copied(copy_test(*_comparable(train, made, real, train)))
+    test = copy_test(*_comparable(train, made, real, train))
+    copies = copied(replace(test, nearest=known[test.nearest]))
     subject.tell(0.7)
     real, train = (flat(s, observed_rows(s, b, False, as_given=True)) for s, b in both)
-    return [copies, new(novelty_test(*_comparable(train, real, train)))]
+    novel = novelty_test(*_comparable(train, real, train))
+    return [copies, new(replace(novel, farthest=chosen[novel.farthest].tolist()))]
 
 
 def copied(test: CopyTest) -> Finding:

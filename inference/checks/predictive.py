@@ -275,8 +275,8 @@ class SiteStatistics:
             name, "of the rows", SURPRISE, share, level, max(0.0, share - level), p_value
         )
 
-    def details(self) -> dict[str, list[float]]:
-        """Which elements and rows are worst."""
+    def details(self, chosen: Tensor) -> dict[str, list[float]]:
+        """Which elements and rows are worst, where these rows of all are looked at, ``(N,)``."""
         found = {}
         for i, name in enumerate(("mean", "sd") if self.elements else ()):
             own, drawn, units = self._of_elements(i)
@@ -284,8 +284,9 @@ class SiteStatistics:
             worst = away.argsort(descending=True)[:5]
             found[f"elements of {self.name} of worst {name}"] = worst.double().tolist()
             found[f"their distances in {name}"] = away[worst].tolist()
-        if self.nearer is not None:
-            found[f"least likely rows of {self.name}"] = self.nearer.argsort()[:5].double().tolist()
+        if self.nearer is not None and len(self.nearer) == len(chosen):
+            least = chosen[self.nearer.argsort()[:5]]
+            found[f"least likely rows of {self.name}"] = least.double().tolist()
         return found
 
     def _deviation(self) -> float:
@@ -367,7 +368,7 @@ def _predictive(subject: Subject, name: str, from_prior: bool) -> Finding:
         return subject.skipped(name, "The story binds no data that could be replicated.")
     if draws < LEAST_REPLICATES:
         return subject.skipped(name, f"Needs at least {LEAST_REPLICATES} draws, got {draws}.")
-    _, batch = subject.some(max(100, NUMBERS // _numbers_of_a_row(subject)))
+    chosen, batch = subject.some(max(100, NUMBERS // _numbers_of_a_row(subject)))
     data = observed_rows(subject, batch, counted=True)
     local = {site.name: site.local for site in structure.observed}
     sites = [
@@ -390,7 +391,9 @@ def _predictive(subject: Subject, name: str, from_prior: bool) -> Finding:
     found = compared([*tested, *own.statistics()], inflation(subject))
     found += [surprise for site in sites if (surprise := site.surprise()) is not None]
     made = "made from scratch" if from_prior else "replicated from the posterior"
-    return judged(name, made, found, {k: v for site in sites for k, v in site.details().items()})
+    return judged(
+        name, made, found, {k: v for site in sites for k, v in site.details(chosen).items()}
+    )
 
 
 def judged(name: str, made: str, found: list[Compared], details: dict[str, list[float]]) -> Finding:
