@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import torch
@@ -68,8 +68,8 @@ def observed_rows(
 
 
 def replicates(
-    subject: Subject, batch: Batch, draws: int, *, from_prior: bool, together: int | None = None
-) -> Iterator[Replicates]:
+    subject: Subject, batch: Batch, draws: int, *, from_prior: bool
+) -> Generator[Replicates, None, None]:
     """Replicates of all rows, some at a time: their latents from the guide, or from the prior.
 
     Latents that all rows share come from the guide in both cases; what the model conditions on is
@@ -80,7 +80,9 @@ def replicates(
         batch: The rows.
         draws: How many replicates.
         from_prior: Whether the latents of the rows are drawn from their prior.
-        together: How many to give at a time; by default as many as half the memory holds.
+
+    Yields:
+        As many at a time as half the memory holds.
 
     Raises:
         StoryError: If a draw is not finite.
@@ -92,9 +94,8 @@ def replicates(
         rows, some = plan(sampler, batch, draws, subject.memory, predict=True)
         with window.showing(batch, next(window.slices(batch, rows))) as shown:
             fixed = sampler.draw_globals(shown, draws)
-        if together is None:
-            numbers = sum(value.numel() for value in sampler.observed(batch).values())
-            together = max(1, subject.memory // (2 * 8 * 4 * max(1, numbers)))
+        numbers = sum(value.numel() for value in sampler.observed(batch).values())
+        together = max(1, subject.memory // (2 * 8 * 4 * max(1, numbers)))
         for start in range(0, draws, together):
             stop = min(draws, start + together)
             blocks = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import torch
@@ -379,14 +380,16 @@ def _predictive(subject: Subject, name: str, from_prior: bool) -> Finding:
     if not sites:
         return subject.skipped(name, "All observations are missing.")
     own = OwnStatistics(subject, data)
-    for block in replicates(subject, batch, draws, from_prior=from_prior):
-        own.take(block.values)
-        for site in sites:
-            expected = block.expected.get(site.name)
-            site.take(
-                _table(block.values[site.name], local[site.name]),
-                None if expected is None else _table(expected, local[site.name]),
-            )
+    # Closed whatever a user's statistic raises: the pair's parameters are in force until then.
+    with closing(replicates(subject, batch, draws, from_prior=from_prior)) as blocks:
+        for block in blocks:
+            own.take(block.values)
+            for site in sites:
+                expected = block.expected.get(site.name)
+                site.take(
+                    _table(block.values[site.name], local[site.name]),
+                    None if expected is None else _table(expected, local[site.name]),
+                )
     tested = [statistic for site in sites for statistic in site.statistics()]
     found = compared([*tested, *own.statistics()], inflation(subject))
     found += [surprise for site in sites if (surprise := site.surprise()) is not None]

@@ -236,9 +236,15 @@ def test_a_statistic_of_ones_own_finds_what_it_is_made_for() -> None:
 def test_a_statistic_that_is_none_is_said() -> None:
     with pytest.raises(TypeError, match="the statistic 'mean' must be a function"):
         pg.check(linear(), HELD, statistics={"mean": 3})  # type: ignore[dict-item]
+    before = torch.get_rng_state()
     subject = Subject(linear(), HELD, draws=20, statistics={"all": lambda x: x})
     with pytest.raises(pg.DataError, match="'all' must make one number of observations of shape"):
         posterior_predictive(subject)
+    calls = iter(range(30))
+    late = Subject(linear(), HELD, draws=20, statistics={"late": lambda x: 9 / (20 - next(calls))})
+    with pytest.raises(pg.DataError, match="'late' must make one number"):
+        posterior_predictive(late)
+    assert torch.equal(torch.get_rng_state(), before)
     verdict = pg.check(linear(), HELD, draws=30, statistics={"all": lambda x: x}, progress=False)
     assert verdict["posterior predictive"].status == "skipped"
     assert "'all' must make one number" in verdict["posterior predictive"].meaning
