@@ -26,6 +26,8 @@ class Draws:
         log_likelihood: Of each observed site, ``(S, *plates)``; if sites were summed out, of each
             datum, ``(S, N)``, under the name of the one observed site or ``log_likelihood``.
         predicted: Values of the observed sites drawn anew, ``(S, *plates, *event)``, if asked for.
+        expected: What their laws expect there, of the same shapes; NaN where a law has no mean;
+            if asked for.
     """
 
     latents: dict[str, Tensor]
@@ -36,6 +38,7 @@ class Draws:
     log_q_global: Tensor
     log_likelihood: dict[str, Tensor]
     predicted: dict[str, Tensor]
+    expected: dict[str, Tensor]
 
     @property
     def log_weights(self) -> Tensor:

@@ -130,6 +130,17 @@ def element_mask(law: Any) -> Tensor | None:
     return law._mask.reshape(law._mask.shape + (1,) * len(law.event_shape))
 
 
+def counted_mask(node: Node) -> Tensor | None:
+    """Which elements of a site's value count in its log-density; None if all do."""
+    value, law, outer = node["value"], node["fn"], node["mask"]
+    mask = element_mask(law)
+    if outer is not None:
+        outer = torch.as_tensor(outer, device=value.device)
+        outer = outer.reshape(outer.shape + (1,) * len(law.event_shape))
+        mask = outer if mask is None else mask & outer
+    return None if mask is None else mask.expand_as(value)
+
+
 def kl_per_dimension(guide: Node, model: Node) -> Tensor | None:
     """KL of guide from prior for each dimension of a value, in nats, where both factorise."""
     q, p = guide["fn"], model["fn"]

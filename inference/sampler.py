@@ -16,7 +16,14 @@ from torch import Tensor
 
 from ppl_gen.errors import StoryError
 from ppl_gen.inference.draws import Draws, joined
-from ppl_gen.inference.layout import DRAWS, Layout, element_mask, kl_per_dimension, log_prob
+from ppl_gen.inference.layout import (
+    DRAWS,
+    Layout,
+    counted_mask,
+    element_mask,
+    kl_per_dimension,
+    log_prob,
+)
 from ppl_gen.inference.marginal import summed_out
 from ppl_gen.inference.pair import Pair
 from ppl_gen.inference.structure import Structure
@@ -71,6 +78,7 @@ class Sampler:
         draws: int,
         fixed: Mapping[str, Tensor] | None = None,
         predict: bool = False,
+        expected: bool = False,
     ) -> Draws:
         """Draw from the guide and weigh the draws.
 
@@ -79,17 +87,18 @@ class Sampler:
             draws: How many draws of each latent.
             fixed: Values of global sites of the guide to keep, from :meth:`draw_globals`.
             predict: Whether to draw the observed sites anew as well.
+            expected: Whether to say what their laws expect, too.
         """
         with torch.no_grad(), pyro.validation_enabled(False), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if self.at_once is None:
                 self.at_once = self._bears_plate(batch)
             if self.at_once:
-                return self._shown(self._draw(batch, draws, fixed, predict))
+                return self._shown(self._draw(batch, draws, fixed, predict, expected))
             parts = []
             for s in range(draws):
                 one = {n: v[s : s + 1] for n, v in (fixed or {}).items()}
-                parts.append(self._draw(batch, 1, one, predict))
+                parts.append(self._draw(batch, 1, one, predict, expected))
             return self._shown(joined(parts))
 
     def draw_globals(self, batch: Batch, draws: int) -> dict[str, Tensor]:
@@ -217,8 +226,13 @@ class Sampler:
         rows = draws.movedim(self.window.row_axis(name), 0)
         return rows.reshape(len(rows), -1)
 
-    def observed(self, batch: Batch) -> dict[str, Tensor]:
-        """The data as the model binds them to its sites, ``(*plates, *event)`` each."""
+    def observed(self, batch: Batch, counted: bool = False) -> dict[str, Tensor]:
+        """The data as the model binds them to its sites, ``(*plates, *event)`` each.
+
+        Args:
+            batch: Rows of data.
+            counted: Whether to give NaN for values that a mask keeps from being counted.
+        """
         found: dict[str, list[Tensor]] = {}
         for part in self.window.slices(batch, self.window.size(batch)):
             with torch.no_grad(), self.window.showing(batch, part) as shown, blame("model"):
@@ -226,7 +240,12 @@ class Sampler:
                 nodes = sample_sites(trace)
                 self._complete(nodes)
                 for site in self.structure.observed:
-                    value = self.window.cut(site.name, self.layout.value(nodes[site.name], 1))[0]
+                    node = nodes[site.name]
+                    value = self.layout.value(node, 1)
+                    if counted and (mask := counted_mask(node)) is not None:
+                        kept = self.layout.value({**node, "value": mask}, 1)
+                        value = torch.where(kept, value.double(), torch.nan)
+                    value = self.window.cut(site.name, value)[0]
                     found.setdefault(site.name, []).append(value)
         return {
             s.name: torch.cat(found[s.name], self.window.row_axis(s.name) - 1)
@@ -251,6 +270,7 @@ class Sampler:
                 for n, v in drawn.log_likelihood.items()
             },
             predicted={n: self.window.cut(n, v) for n, v in drawn.predicted.items()},
+            expected={n: self.window.cut(n, v) for n, v in drawn.expected.items()},
         )
 
     def _plated(self, program: Any, draws: int) -> Any:
@@ -267,7 +287,12 @@ class Sampler:
             return poutine.trace(self._plated(guide, draws)).get_trace(*batch, **self.kwargs)
 
     def _draw(
-        self, batch: Batch, draws: int, fixed: Mapping[str, Tensor] | None, predict: bool
+        self,
+        batch: Batch,
+        draws: int,
+        fixed: Mapping[str, Tensor] | None,
+        predict: bool,
+        expected: bool,
     ) -> Draws:
         layout, structure, rows = self.layout, self.structure, self.window.count(batch)
         guide_trace = self._guide(batch, draws, fixed)
@@ -287,9 +312,17 @@ class Sampler:
             for site in structure.sites.values()
             if site.derived or (site.summed and not site.observed)
         )
-        predicted = self._predict(trace, batch, draws) if predict else {}
+        predicted, means = self._predict(trace, batch, draws, expected) if predict else ({}, {})
         return Draws(
-            latents, log_p, log_q, log_prior, log_p_global, log_q_global, likelihood, predicted
+            latents,
+            log_p,
+            log_q,
+            log_prior,
+            log_p_global,
+            log_q_global,
+            likelihood,
+            predicted,
+            means,
         )
 
     def _weigh(
@@ -340,8 +373,10 @@ class Sampler:
         name = names[0] if len(names) == 1 else "log_likelihood"
         return tracing.trace, inner, latent, outer, {name: inner - latent}
 
-    def _predict(self, trace: Any, batch: Batch, draws: int) -> dict[str, Tensor]:
-        """Observed sites drawn anew, given the latents of a trace of the model."""
+    def _predict(
+        self, trace: Any, batch: Batch, draws: int, expected: bool
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Observed sites drawn anew, given the latents of a trace of the model; and expected."""
         latent = trace.copy()
         for name, node in list(trace.nodes.items()):
             if node["type"] == "sample" and node["is_observed"]:
@@ -350,7 +385,9 @@ class Sampler:
         with blame("model"):
             drawn = poutine.trace(self._plated(again, draws)).get_trace(*batch, **self.kwargs)
         nodes = sample_sites(drawn)
-        return {s.name: self._drawn(nodes[s.name], draws) for s in self.structure.observed}
+        names = [site.name for site in self.structure.observed]
+        means = {n: self._drawn(nodes[n], draws, expected=True) for n in names if expected}
+        return {n: self._drawn(nodes[n], draws) for n in names}, means
 
     def _drawn(self, node: dict[str, Any], draws: int, expected: bool = False) -> Tensor:
         """A site's draws. Elements that its law masks, and so says nothing of, are as observed."""
@@ -358,7 +395,8 @@ class Sampler:
         observed = node["infer"].get("was_observed")
         if expected and observed:
             mean = self.layout.mean(node, draws)
-            value = torch.full_like(value, torch.nan) if mean is None else mean
+            unknown = value.new_full(value.shape, torch.nan, dtype=torch.get_default_dtype())
+            value = unknown if mean is None else mean
         mask = element_mask(node["fn"]) if observed else None
         if mask is None:
             return value

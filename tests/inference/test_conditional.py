@@ -151,7 +151,7 @@ def test_a_mask_of_another_shape_is_named(halves: pg.Run) -> None:
 
 def test_replicates_leave_alone_what_the_law_does_not_count(halves: pg.Run) -> None:
     """The seen half is no part of the likelihood, so no replicate of it can be held against it."""
-    x = 5 + torch.randn(30, 1).expand(30, 2)
+    x = 5 + torch.randn(30, 1) + torch.stack([torch.zeros(30), 0.1 * torch.randn(30)], 1)
     seen = torch.tensor([True, False]).expand(30, 2)
 
     tree = halves.posterior((x, seen), draws=3)
