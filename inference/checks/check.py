@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from ppl_gen.data import Dataset, load
 from ppl_gen.errors import DataError, PplGenError
+from ppl_gen.inference.checks.calibration import CALIBRATION
 from ppl_gen.inference.checks.closeness import CLOSENESS
 from ppl_gen.inference.checks.codes import ACTIVE_UNITS, AGGREGATE_POSTERIOR, PARTS_OF_KL
 from ppl_gen.inference.checks.components import COMPONENTS
-from ppl_gen.inference.checks.predictive import POSTERIOR_PREDICTIVE
+from ppl_gen.inference.checks.doctor import DOCTOR
+from ppl_gen.inference.checks.generated import GENERATED
+from ppl_gen.inference.checks.memory import MEMORY_TEST
+from ppl_gen.inference.checks.pit import LOO_PIT
+from ppl_gen.inference.checks.predictive import POSTERIOR_PREDICTIVE, PRIOR_PREDICTIVE
 from ppl_gen.inference.checks.reference import REFERENCE
 from ppl_gen.inference.checks.settled import SETTLED
 from ppl_gen.inference.checks.subject import Check, Level, Subject
@@ -23,15 +30,21 @@ if TYPE_CHECKING:
     from ppl_gen.inference.run import Run
 
 CHECKS: tuple[Check, ...] = (
+    DOCTOR,
+    SETTLED,
     WEIGHTS,
     CLOSENESS,
     REFERENCE,
+    CALIBRATION,
     ACTIVE_UNITS,
     PARTS_OF_KL,
     AGGREGATE_POSTERIOR,
-    COMPONENTS,
     POSTERIOR_PREDICTIVE,
-    SETTLED,
+    PRIOR_PREDICTIVE,
+    LOO_PIT,
+    GENERATED,
+    MEMORY_TEST,
+    COMPONENTS,
 )
 
 
@@ -41,7 +54,9 @@ def check(
     *,
     level: Level = "quick",
     train: Any = None,
+    statistics: Mapping[str, Callable[[Tensor], Any]] | None = None,
     draws: int = 1000,
+    budget: float = 60.0,
     memory: int = MEMORY,
     seed: int = 0,
     progress: bool = True,
@@ -60,7 +75,11 @@ def check(
             to it. By default the data that the run was fitted to, if they can be loaded again.
         level: quick, for what a look at the weights of the draws says; full, for everything.
         train: Rows of the fit, to which what the story draws is compared; a data set brings them.
+        statistics: Statistics of your own for data and replicates to be compared by, with their
+            names: functions of observations ``(N, *event)``, NaN where missing, that give a number,
+            such as ``{"skewness": lambda x: ((x - x.mean()) / x.std()).pow(3).mean()}``.
         draws: Draws of the guide a row.
+        budget: Seconds that refits may take, at level full, where all latents are global.
         memory: Bytes that a pass may take.
         seed: Of the draws.
         progress: Whether to show what each check is going to do, and how far it is.
@@ -70,16 +89,35 @@ def check(
 
     Raises:
         DataError: If there are no data, or they have another form than those of the fit.
-        ValueError: If the level is unknown.
+        ValueError: If the level is unknown, or the budget negative.
+        TypeError: If a statistic is no function.
         KeyboardInterrupt: If it is interrupted; what was done is kept as ``run.verdict``.
     """
     if level not in ("quick", "full"):
         raise ValueError(f"level must be quick or full, got {level!r}")
+    if not budget >= 0:
+        raise ValueError(f"budget must be 0 or a positive number of seconds, got {budget}")
+    for name, statistic in (statistics or {}).items():
+        if not callable(statistic):
+            raise TypeError(
+                f"the statistic {name!r} must be a function of observations, got "
+                f"{type(statistic).__name__}"
+            )
     data = _at_hand(run) if data is None else data
     if isinstance(data, Dataset):
         train = data.train if train is None else train
         data = data.test if run.structure.takes_new_rows else data.train
-    subject = Subject(run, data, draws, memory, seed, level, train)
+    subject = Subject(
+        run,
+        data,
+        draws,
+        memory,
+        seed,
+        level,
+        train=train,
+        budget=budget,
+        statistics=statistics or {},
+    )
     asked = [c for c in CHECKS if level == "full" or c.level == "quick"]
     findings: list[Finding] = []
     with steps(len(asked), progress) as shown:

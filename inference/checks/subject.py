@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -40,6 +40,7 @@ class Subject:
         level: How much is asked for.
         train: Rows of the fit, if they are at hand.
         budget: Seconds that refits may take.
+        statistics: The user's own, by name: of observations ``(N, *event)`` a number.
         tell: Is told what share of the present check is done, from 0 to 1.
     """
 
@@ -51,6 +52,7 @@ class Subject:
     level: Level = "full"
     train: Any = None
     budget: float = 60.0
+    statistics: Mapping[str, Callable[[Tensor], Any]] = field(default_factory=dict)
     tell: Callable[[float], None] = field(default=lambda share: None)
 
     _found: dict[Any, Any] = field(default_factory=dict, repr=False)
