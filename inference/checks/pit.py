@@ -8,7 +8,12 @@ from torch import Tensor
 from ppl_gen.inference.checks.observations import by_row, observed_rows
 from ppl_gen.inference.checks.predictive import inflation
 from ppl_gen.inference.checks.subject import Check, Cost, Subject
-from ppl_gen.inference.estimators.pit import Uniformity, leave_one_out, transforms, uniformity
+from ppl_gen.inference.estimators.pit import (
+    KolmogorovTest,
+    kolmogorov_test,
+    leave_one_out,
+    transforms,
+)
 from ppl_gen.inference.estimators.replicates import FEW_ELEMENTS
 from ppl_gen.inference.passes import plan
 from ppl_gen.inference.sampler import Sampler
@@ -70,7 +75,7 @@ def loo_pit(subject: Subject) -> Finding:
         )
         return subject.skipped(name, reason)
     tests = {
-        element: uniformity(values[~values.isnan()], inflation(subject))
+        element: kolmogorov_test(values[~values.isnan()], inflation(subject))
         for element, values in found.items()
         if int((~values.isnan()).sum()) >= LEAST_ROWS
     }
@@ -81,7 +86,7 @@ def loo_pit(subject: Subject) -> Finding:
 
 
 def uniform(
-    tests: dict[str, Uniformity], limits: tuple[float, float], distrusted: float = 0.0
+    tests: dict[str, KolmogorovTest], limits: tuple[float, float], distrusted: float = 0.0
 ) -> Finding:
     """The finding of some elements' tests, by name; see :func:`loo_pit`.
 
@@ -91,7 +96,7 @@ def uniform(
         distrusted: Share of rows whose k-hat is above 0.7.
     """
 
-    def judged(test: Uniformity) -> Status:
+    def judged(test: KolmogorovTest) -> Status:
         chance = min(1.0, len(tests) * test.p_value) >= CHANCE
         return "pass" if chance else grade(test.distance, *limits)
 

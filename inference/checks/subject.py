@@ -80,7 +80,7 @@ class Subject:
     @cached_property
     def seconds_each(self) -> float:
         """Seconds that guide and model take to draw and weigh one draw of one row."""
-        rows, draws = min(self.rows or 1, 64), 16
+        rows, draws = min(self.rows or 1, 256), 16
         with self.run.pair.active(), seeded(self.seed):
             sampler = Sampler(self.run.pair, self.run.structure, self.run.kwargs)
             part = next(sampler.window.slices(self.batch, rows))

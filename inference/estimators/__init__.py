@@ -8,7 +8,12 @@ from ppl_gen.inference.estimators.evidence import (
     pareto_khat,
 )
 from ppl_gen.inference.estimators.labels import LabelTest, label_test
-from ppl_gen.inference.estimators.pit import Uniformity, leave_one_out, transforms, uniformity
+from ppl_gen.inference.estimators.pit import (
+    KolmogorovTest,
+    kolmogorov_test,
+    leave_one_out,
+    transforms,
+)
 from ppl_gen.inference.estimators.replicates import ReplicateTest, replicate_test
 from ppl_gen.inference.estimators.settled import (
     Rise,
@@ -33,12 +38,12 @@ __all__ = [
     "ClassifierTest",
     "CopyTest",
     "Evidence",
+    "KolmogorovTest",
     "LabelTest",
     "NoveltyTest",
     "ReplicateTest",
     "Rise",
     "TwoSample",
-    "Uniformity",
     "Window",
     "best_window",
     "classifier_test",
@@ -46,6 +51,7 @@ __all__ = [
     "effective_size",
     "heading",
     "khat_threshold",
+    "kolmogorov_test",
     "label_test",
     "leave_one_out",
     "log_evidence",
@@ -59,5 +65,4 @@ __all__ = [
     "rhat",
     "rise",
     "transforms",
-    "uniformity",
 ]

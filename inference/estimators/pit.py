@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_gen.inference.estimators.ranks import from_uniform
+
 
 def transforms(
     observed: Tensor, drawn: Tensor, log_weights: Tensor | None = None, seed: int = 0
@@ -87,7 +89,7 @@ def leave_one_out(log_likelihood: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
-class Uniformity:
+class KolmogorovTest:
     """How far numbers from 0 to 1 are from uniform.
 
     Attributes:
@@ -99,7 +101,7 @@ class Uniformity:
     p_value: float
 
 
-def uniformity(numbers: Tensor, inflation: float = 1.0) -> Uniformity:
+def kolmogorov_test(numbers: Tensor, inflation: float = 1.0) -> KolmogorovTest:
     """Test whether numbers are uniform on the unit interval, by their distribution function.
 
     The distance does not grow with how many there are. Its critical value is half the width of a
@@ -114,11 +116,11 @@ def uniformity(numbers: Tensor, inflation: float = 1.0) -> Uniformity:
         ValueError: If there are none, or one is not from 0 to 1.
 
     Reference:
-        Kolmogorov (1933), by :func:`scipy.stats.kstest`
+        Kolmogorov (1933), by ``scipy.stats.kstwo``
     """
     if not numbers.numel() or not ((numbers >= 0) & (numbers <= 1 + 1e-9)).all():
         raise ValueError(f"numbers must be from 0 to 1, and some, got {numbers.numel()}")
-    from scipy.stats import kstest, kstwo
+    from scipy.stats import kstwo
 
-    distance = float(kstest(numbers.clamp(0, 1).double().numpy(), "uniform").statistic)
-    return Uniformity(distance, float(kstwo.sf(distance / inflation, numbers.numel())))
+    distance = from_uniform(numbers.clamp(0, 1)[:, None]).item()
+    return KolmogorovTest(distance, float(kstwo.sf(distance / inflation, numbers.numel())))

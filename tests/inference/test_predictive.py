@@ -20,7 +20,7 @@ from ppl_gen.inference.checks.predictive import posterior_predictive, prior_pred
 from ppl_gen.inference.checks.subject import Subject
 from ppl_gen.inference.estimators import ClassifierTest
 from ppl_gen.inference.estimators.labels import LabelTest, label_test
-from ppl_gen.inference.estimators.pit import leave_one_out, transforms, uniformity
+from ppl_gen.inference.estimators.pit import kolmogorov_test, leave_one_out, transforms
 from ppl_gen.inference.estimators.replicates import (
     element_units,
     kind_of,
@@ -359,7 +359,7 @@ def test_the_transform_of_a_draw_of_known_rank_is_its_rank() -> None:
 def test_the_transforms_of_a_discrete_law_are_uniform_too() -> None:
     law = torch.distributions.Poisson(2.0)
     found = transforms(law.sample((2000, 1)), law.sample((400, 2000, 1)))
-    assert uniformity(found[:, 0]).p_value > 0.001
+    assert kolmogorov_test(found[:, 0]).p_value > 0.001
 
 
 def test_leaving_one_out_gives_the_posterior_without_it() -> None:
@@ -377,14 +377,14 @@ def test_leaving_one_out_gives_the_posterior_without_it() -> None:
 
 
 def test_the_distance_from_uniform_is_that_of_the_distribution_function() -> None:
-    low = uniformity(torch.linspace(0, 0.5, 200))
+    low = kolmogorov_test(torch.linspace(0, 0.5, 200))
     assert low.distance == pytest.approx(0.5, abs=1e-6)
     even = torch.rand(200, generator=torch.Generator().manual_seed(0))
     expected = stats.kstest(even.double().numpy(), "uniform")
-    assert uniformity(even).p_value == pytest.approx(float(expected.pvalue), rel=1e-6)
-    assert uniformity(even, 1.4).p_value > uniformity(even).p_value
+    assert kolmogorov_test(even).p_value == pytest.approx(float(expected.pvalue), rel=1e-6)
+    assert kolmogorov_test(even, 1.4).p_value > kolmogorov_test(even).p_value
     with pytest.raises(ValueError, match="from 0 to 1"):
-        uniformity(torch.tensor([2.0]))
+        kolmogorov_test(torch.tensor([2.0]))
 
 
 def regression(noise: float, x: Tensor, y: Tensor) -> None:
