@@ -94,7 +94,7 @@ def settled(iterates: Iterates, history: History, matched: bool = False) -> Find
 
     as_far = "going as far again, at the slope before the learning rate fell,"
     bound = gain + 2 * error
-    if travel > 0.3:
+    if travel > 0.3 and not (peak or bound <= 0.1):
         return finding(
             "fail",
             "The fit was still under way: the parameters travelled one way (cosine "
