@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ from ppl_gen.inference.verdict import Finding, Verdict
 
 if TYPE_CHECKING:
     from ppl_gen.inference.run import Run
+
+logger = logging.getLogger("ppl_gen")
 
 CHECKS: tuple[Check, ...] = (
     DOCTOR,

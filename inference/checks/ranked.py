@@ -182,6 +182,8 @@ def _log_likelihood(sampler: Sampler, drawn: Draws) -> Tensor:
         elif sampler.structure.sites[name].local:
             rows = terms.movedim(sampler.window.row_axis(name), 1)
             found.append(rows.reshape(*rows.shape[:2], -1).sum(2))
+    if not found:
+        raise StoryError("no datum has a likelihood of its own: no site in the data plate observes")
     return torch.stack(found).sum(0)
 
 
