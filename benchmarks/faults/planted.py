@@ -21,6 +21,7 @@ from ppl_gen.models import GMM, PPCA, VAE
 # What looks at the guide's distance from the posterior, from several sides.
 CLOSE = ("reference", "calibration", "coverage", "k-hat", "gap", "divergence", "amortisation gap")
 FAMILY = ("reference", "approximation gap", "divergence", "calibration")
+RESTS = ("settled", "R-hat", "longer fit")
 CODE = ("active units", "mutual information")
 MADE = ("prior predictive", "posterior predictive", "generated data", "LOO-PIT")
 
@@ -384,10 +385,11 @@ FAULTS: dict[str, Fault] = {
     "linear: broadcast (N, 1) against (N,)": refitted("ppca", ("doctor",), Broadcast),
     "ppca: noise x 2": Fault("ppca", wrong_noise(2.0), MADE),
     "ppca: noise x 0.5": Fault("ppca", wrong_noise(0.5), MADE),
-    "linear: decoder too wide": refitted("ppca", CODE, TooWide),
-    "vae: stopped at 5 % of the way": refitted("vae", ("settled",), epochs=6),
-    "ppca: stopped at 5 % of the way": refitted("ppca", ("settled",), epochs=5),
-    "vae: learning rate too high": refitted("vae", ("settled",), learning_rate=0.2),
+    "linear: decoder too wide": refitted("ppca", CODE, TooWide, epochs=300),
+    "vae: stopped at 5 % of the way": refitted("vae", RESTS, epochs=6),
+    "regression: stopped at 5 % of the way": refitted("regression", RESTS, epochs=75),
+    "ppca: stopped at 5 % of the way": refitted("ppca", RESTS, epochs=5),
+    "vae: learning rate too high": refitted("vae", RESTS, learning_rate=0.2),
     "vae: encoder ignores half of x": refitted("vae", ("doctor", *CLOSE), blind),
     "cvae: labels permuted": Fault("cvae", permuted, MADE),
     "linear: prior of twice the scale": Fault(

@@ -16,6 +16,7 @@ from ppl_gen.inference.checks.codes import ACTIVE_UNITS, AGGREGATE_POSTERIOR, PA
 from ppl_gen.inference.checks.components import COMPONENTS
 from ppl_gen.inference.checks.doctor import DOCTOR
 from ppl_gen.inference.checks.generated import GENERATED
+from ppl_gen.inference.checks.longer import LONGER
 from ppl_gen.inference.checks.memory import MEMORY_TEST
 from ppl_gen.inference.checks.pit import LOO_PIT
 from ppl_gen.inference.checks.predictive import POSTERIOR_PREDICTIVE, PRIOR_PREDICTIVE
@@ -35,6 +36,7 @@ logger = logging.getLogger("ppl_gen")
 CHECKS: tuple[Check, ...] = (
     DOCTOR,
     SETTLED,
+    LONGER,
     WEIGHTS,
     CLOSENESS,
     REFERENCE,
@@ -82,7 +84,8 @@ def check(
             names: functions of observations ``(N, *event)``, NaN where missing, that give a number,
             such as ``{"skewness": lambda x: ((x - x.mean()) / x.std()).pow(3).mean()}``.
         draws: Draws of the guide a row.
-        budget: Seconds that refits may take, at level full, where all latents are global.
+        budget: Seconds that fits made by the way may take, at level full: those that go on from the
+            run, and those of simulated data where all latents are global; each has so many.
         memory: Bytes that a pass may take.
         seed: Of the draws.
         progress: Whether to show what each check is going to do, and how far it is.

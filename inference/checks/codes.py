@@ -113,7 +113,7 @@ def parts_of_kl(subject: Subject) -> list[Finding]:
 def information(found: Split) -> Finding:
     r"""How much a code says of its datum: :math:`I_q(x; z)`, in nats, at most ``log N``.
 
-    It fails below 0.05 nats and warns below 0.2 (our limits): the code has collapsed, and whatever
+    It fails below 0.1 nats and warns below 0.3 (our limits): the code has collapsed, and whatever
     is drawn does not depend on it. Where nearly every datum has a code of its own it ends at its
     ceiling, and is but a lower bound.
 
@@ -121,13 +121,13 @@ def information(found: Split) -> Finding:
         Hoffman and Johnson (2016), http://approximateinference.org/accepted/HoffmanJohnson2016.pdf
     """
     figure, ceiling = found.information, math.log(found.rows)
-    status = "fail" if figure < 0.05 else "warn" if figure < 0.2 else "pass"
+    status = "fail" if figure < 0.1 else "warn" if figure < 0.3 else "pass"
     least = "at least " if figure > ceiling - 1 else ""
     return Finding(
         "mutual information",
         figure,
         "nats",
-        "at least 0.2 nats",
+        "at least 0.3 nats",
         status,
         f"A code tells {least}{figure:.2f} nats of which datum it is of, out of {ceiling:.2f}."
         if status == "pass"
