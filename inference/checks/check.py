@@ -130,6 +130,8 @@ def check(
         try:
             for question in asked:
                 findings += _answers(question, subject, shown)
+                if question is DOCTOR:  # which has seen all rows, and says what is wrong with some
+                    subject = _sound(subject)
         except KeyboardInterrupt as interrupt:
             done = {finding.check for finding in findings}
             left = [name for question in asked for name in question.findings if name not in done]
@@ -139,6 +141,13 @@ def check(
         finally:
             run.verdict = Verdict(tuple(findings), subject.rows, draws, level)
     return run.verdict
+
+
+def _sound(subject: Subject) -> Subject:
+    try:
+        return subject.sound()
+    except PplGenError:  # which the checks will say themselves
+        return subject
 
 
 def _at_hand(run: Run) -> Any:
@@ -155,13 +164,16 @@ def _at_hand(run: Run) -> Any:
 
 def _answers(question: Check, subject: Subject, shown: Steps) -> Iterable[Finding]:
     """The findings of one check; skipped ones if it cannot be made."""
-    cost = question.cost(subject)
-    seconds = cost.evaluations * subject.seconds_each if cost.evaluations else 0.0
-    about = f", about {seconds:.0f} s" if seconds >= 1 else ""
-    subject.tell = shown.begin(question.question + (f": {cost.work}{about}" if cost.work else ""))
     try:
+        cost = question.cost(subject)
+        seconds = cost.evaluations * subject.seconds_each if cost.evaluations else 0.0
+        about = f", about {seconds:.0f} s" if seconds >= 1 else ""
+        work = f": {cost.work}{about}" if cost.work else ""
+        subject.tell = shown.begin(f"{question.question}{work}")
         return list(question.look(subject))
     except PplGenError as error:
-        return [
-            subject.skipped(name, f"It could not be made: {error}.") for name in question.findings
-        ]
+        reason = f"It could not be made: {error}."
+    except Exception as error:  # what one check did not foresee must not cost the others
+        logger.exception("a check broke: %s", question.question)
+        reason = f"It broke on this story, which is a mistake in the check: {error!r}."
+    return [subject.skipped(name, reason) for name in question.findings]

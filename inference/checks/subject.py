@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Level = Literal["quick", "full"]
 T = TypeVar("T")
+# Rows that are looked at together.
+TOGETHER = 1000
 
 
 @dataclass
@@ -59,6 +61,7 @@ class Subject:
 
     def __post_init__(self) -> None:
         self.batch: Batch = () if self.data is None else self.run.batch(self.data)
+        self.numbers = torch.arange(len(self.batch[0]) if self.batch else 0)
 
     @cached_property
     def rows(self) -> int:
@@ -93,10 +96,33 @@ class Subject:
     def some(self, count: int) -> tuple[Tensor, Batch]:
         """Some of the rows, chosen by chance where there are more: numbers and batch."""
         if self.rows <= count or not self.run.structure.takes_batches:
-            return torch.arange(self.rows), self.batch
+            return self.numbers[: self.rows], self.batch
         generator = torch.Generator().manual_seed(self.seed)
         chosen = torch.randperm(self.rows, generator=generator)[:count].sort().values
-        return chosen, some_rows(self.batch, chosen)
+        return self.numbers[chosen], some_rows(self.batch, chosen)
+
+    def sound(self) -> Subject:
+        """The subject without the rows under which a likelihood is not finite.
+
+        One such row would make every mean of all rows a NaN. What is wrong with it is the doctor's
+        to say.
+        """
+        structure = self.run.structure
+        if not structure.takes_batches or not structure.data_plates or not self.batch:
+            return self
+        with self.run.pair.active(), seeded(self.seed):
+            sampler = Sampler(self.run.pair, structure, self.run.kwargs)
+            parts = [
+                _finite_rows(sampler, some_rows(self.batch, part))
+                for part in sampler.window.slices(self.batch, TOGETHER)
+            ]
+        kept = torch.cat(parts).cpu()
+        if kept.all() or not kept.any():
+            return self
+        known = self.fingerprint
+        sound = replace(self, data=as_part(self.data)[kept.nonzero().flatten()], _found={})
+        sound.numbers, sound.fingerprint = self.numbers[kept], known
+        return sound
 
     def once(self, make: Callable[[Subject], T]) -> T:
         """What a function finds out about the subject, asked for by several checks."""
@@ -107,6 +133,18 @@ class Subject:
     def skipped(self, check: str, reason: str, status: Status = "skipped") -> Finding:
         """A finding for a check that cannot be made."""
         return Finding(check, math.nan, "", "", status, reason, "", "")
+
+
+def _finite_rows(sampler: Sampler, batch: Batch) -> Tensor:
+    """Which rows have a likelihood at a draw of their latents, ``(N,)``."""
+    found = torch.ones(sampler.window.count(batch), dtype=torch.bool)
+    for name, terms in sampler.draw(batch, 1).log_likelihood.items():
+        site = sampler.structure.sites.get(name)
+        if site is None or not site.local:
+            continue
+        rows = terms.movedim(sampler.window.row_axis(name), 0)
+        found &= rows.reshape(len(rows), -1).isfinite().all(1).cpu()
+    return found
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,7 @@ FAULTS: dict[str, tuple[Callable[[Any, Tensor], Any], str, str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:When data row")  # the doctor finds one of them, too
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_found_and_told_which_way_it_goes(fault: str) -> None:
     change, told, coverage = FAULTS[fault]

@@ -1,5 +1,6 @@
 """Each check passes where all is well, finds the fault it is for, and says when it cannot look."""
 
+import importlib
 import json
 import math
 from dataclasses import replace
@@ -13,9 +14,13 @@ from pyro import poutine
 from torch import Tensor
 
 import ppl_gen as pg
+from ppl_gen.inference.checks import Subject
 from ppl_gen.inference.tracing import Fix
 from ppl_gen.inference.verdict import Finding, Verdict
 from ppl_gen.models import PPCA, VAE, AutoEncoder
+
+# By its name, as the package shows the function of the same name in its place.
+check_module: Any = importlib.import_module("ppl_gen.inference.checks.check")
 
 
 def linear_data(rows: int = 200) -> Tensor:
@@ -263,3 +268,65 @@ def test_a_point_that_is_computed_again_has_the_density_it_had() -> None:
     node: Any = trace.nodes["loc"]
     assert torch.equal(node["value"], drawn)
     assert node["fn"].log_prob(node["value"]).item() == 0.5
+
+
+def test_a_datum_that_is_not_a_number_is_named_and_the_others_are_checked(
+    exact: tuple[pg.Run, Tensor],
+) -> None:
+    run, x = exact
+    broken = x.clone()
+    broken[17, 2] = math.nan
+
+    verdict = pg.check(run, broken, draws=100, progress=False)
+
+    assert verdict["doctor"].status == "fail"
+    assert "17" in verdict["doctor"].meaning
+    assert verdict.data == len(x) - 1
+    assert verdict["gap"].figure == pytest.approx(0.0, abs=1e-3)
+    assert verdict["k-hat"].status == "pass"
+
+
+def test_a_check_that_breaks_costs_no_other(
+    exact: tuple[pg.Run, Tensor], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(subject: object) -> list[Finding]:
+        raise IndexError("of some kind")
+
+    first, *rest = check_module.CHECKS
+    monkeypatch.setattr(check_module, "CHECKS", (replace(first, look=broken), *rest))
+    run, x = exact
+
+    verdict = pg.check(run, x, draws=100, progress=False)
+
+    assert verdict["doctor"].status == "skipped"
+    assert "IndexError('of some kind')" in verdict["doctor"].meaning
+    assert verdict["gap"].status == "pass"
+    assert verdict.status == "warn"
+    assert "of some kind" in caplog.text
+
+
+def test_what_was_done_before_an_interrupt_is_kept(
+    exact: tuple[pg.Run, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(subject: object) -> list[Finding]:
+        raise KeyboardInterrupt
+
+    *first, last = (c for c in check_module.CHECKS if c.level == "quick")
+    monkeypatch.setattr(check_module, "CHECKS", (*first, replace(last, look=interrupted)))
+    run, x = exact
+
+    with pytest.raises(KeyboardInterrupt, match="kept"):
+        pg.check(run, x, draws=100, progress=False)
+
+    assert run.verdict["gap"].status == "pass"
+    assert run.verdict[last.findings[0]].status == "skipped"
+    assert "interrupted" in run.verdict[last.findings[0]].meaning
+
+
+def test_each_check_says_beforehand_what_it_will_cost(exact: tuple[pg.Run, Tensor]) -> None:
+    run, x = exact
+    subject = Subject(run, x, train=x)
+    for check in check_module.CHECKS:
+        cost = check.cost(subject)
+        assert cost.evaluations >= 0
+        assert not cost.evaluations or cost.work
