@@ -12,10 +12,16 @@ from torch.testing import assert_close
 
 import ppl_gen as pg
 from ppl_gen.inference.checks import Subject
-from ppl_gen.inference.checks.codes import aggregate_posterior, matches_prior
-from ppl_gen.inference.codes import TOGETHER, drawn_codes
+from ppl_gen.inference.checks.codes import (
+    aggregate_posterior,
+    information,
+    marginal,
+    matches_prior,
+)
+from ppl_gen.inference.codes import TOGETHER, Split, drawn_codes, elbo_split, split_of
 from ppl_gen.inference.estimators.two_sample import ClassifierTest, TwoSample
 from ppl_gen.inference.verdict import Finding
+from ppl_gen.models import PPCA
 
 # Some of the guides here are blind on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore:The guide draws 'z' from the same law")
@@ -226,3 +232,41 @@ def test_what_cannot_be_compared_is_skipped_with_the_reason() -> None:
     assert found.meaning.startswith("Codes and prior cannot both be drawn: the model raised")
     run.story.law, run.story.shift = dist.Normal, math.inf
     assert "draws of 'z' must be finite" in finding(run, X).meaning
+
+
+def test_the_parts_of_the_kl_are_those_of_a_linear_story() -> None:
+    """The exact guide of a linear-Gaussian story: I = log det(I + W'W / s^2) / 2, q(z) = p(z)."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(2, 5, generator=generator)
+    x = torch.randn(3000, 2, generator=generator) @ weight
+    x = x + 1.5 * torch.randn(3000, 5, generator=generator)
+    story = PPCA.maximum_likelihood(x, 2)
+    run = pg.fit(story, x, epochs=1, learning_rate=1e-12, warm_start=True, progress=False)
+    inner = story.weight.T @ story.weight / (2 * story.log_scale).exp()
+    exact = 0.5 * torch.logdet(torch.eye(2) + inner).item()
+
+    found = split_of(run, run.batch(x))
+
+    assert found.information == pytest.approx(exact, abs=4 * found.error)
+    assert found.marginal == pytest.approx(0.0, abs=4 * found.error)
+    assert found.kl == pytest.approx(found.information + found.marginal, abs=1e-9)
+    assert found.error < 0.15
+
+
+def test_information_ends_at_the_logarithm_of_the_rows() -> None:
+    """Codes that are all apart tell everything there is to tell; no more is seen of it."""
+    log_q = torch.where(torch.eye(50).bool(), 0.0, -1e3)
+    found = elbo_split(log_q, torch.arange(50), torch.full((50,), -20.0))
+    assert found.information == pytest.approx(math.log(50))
+    assert found.marginal == pytest.approx(20 - math.log(50))
+    assert marginal(found).status == "skipped"
+
+
+@pytest.mark.parametrize(("told", "status"), [(0.01, "fail"), (0.2, "warn"), (1.0, "pass")])
+def test_a_code_that_tells_nothing_has_collapsed(told: float, status: str) -> None:
+    assert information(Split(told, told, 0.0, 0.01, 1000)).status == status
+
+
+def test_codes_far_from_their_prior_leave_holes() -> None:
+    assert marginal(Split(4.0, 1.0, 3.0, 0.05, 1000)).status == "fail"
+    assert marginal(Split(1.0, 1.0, 0.0, 0.05, 1000)).status == "pass"
