@@ -23,6 +23,9 @@ NAME = "longer fit"
 # The learning rates that are tried, as shares of the fit's own: one too high shows at a tenth.
 RATES = (1.0, 0.1)
 ROWS, DRAWS = 500, 64
+# A fit is gone on with for as long again. One of fewer seconds than this may have hardly begun, and
+# is gone on with for so many seconds, or so many times its length.
+SHORT, MOST = 5.0, 10.0
 # Less than this share of the fit says little of what all of it again would bring.
 LEAST_SHARE = 0.1
 
@@ -30,9 +33,9 @@ LEAST_SHARE = 0.1
 def worth_it(gains: dict[float, tuple[float, float]], share: float) -> Finding:
     """By how much the ELBO of held-out rows rises if the fit goes on, in nats per datum.
 
-    The fit goes on from its weights for as long again, or as the budget allows, once at its own
-    learning rate and once at a tenth of it. It passes up to 0.1 nats and fails beyond 0.3 (our
-    limits); two standard errors are let pass.
+    The fit goes on from its weights for as long again (or longer, if it took but seconds), as far
+    as the budget allows, once at its own learning rate and once at a tenth of it. It passes up to
+    0.1 nats and fails beyond 0.3 (our limits); two standard errors are let pass.
 
     Args:
         gains: Of each rate, as a share of the fit's own: the mean rise over rows, in nats, and its
@@ -114,8 +117,8 @@ def _elbo(run: Run, rows: object, subject: Subject) -> Tensor:
 
 def _share(subject: Subject) -> float:
     """How long the fit can go on, as a share of its own length, each time."""
-    took = subject.run.history[-1].seconds
-    return min(1.0, subject.budget / len(RATES) / max(took, 1e-9))
+    took = max(subject.run.history[-1].seconds, 1e-9)
+    return min(MOST, max(1.0, SHORT / took), subject.budget / len(RATES) / took)
 
 
 def _unfit(subject: Subject) -> tuple[str, Status]:

@@ -28,7 +28,7 @@ def checked(**options: object) -> pg.inference.Finding:
 
 
 def test_a_fit_that_was_stopped_early_would_have_won_by_going_on() -> None:
-    found = checked(epochs=5, learning_rate=0.02)
+    found = checked(epochs=20, learning_rate=0.02)
     assert found.status == "fail"
     assert "epochs" in found.remedy
 
