@@ -13,12 +13,15 @@ from pyro import poutine
 from torch import Tensor
 
 from ppl_gen.errors import StoryError
-from ppl_gen.inference.batches import some_rows
+from ppl_gen.inference.batches import rows_of, some_rows
+from ppl_gen.inference.layout import Layout
 from ppl_gen.inference.memory import MEMORY
+from ppl_gen.inference.pair import Pair
 from ppl_gen.inference.passes import plan
 from ppl_gen.inference.sampler import MEAN_DRAWS, Sampler
 from ppl_gen.inference.seeds import seeded
-from ppl_gen.inference.tracing import Batch, Fix, blame, sample_sites
+from ppl_gen.inference.structure import Structure
+from ppl_gen.inference.tracing import Batch, Fix, blame, sample_sites, trace_nodes
 
 if TYPE_CHECKING:
     from ppl_gen.inference.run import Run
@@ -82,6 +85,32 @@ def active(means: Mapping[str, Tensor]) -> tuple[int, int]:
     variances = [mean.flatten(1).var(0) for mean in means.values()]
     answers = sum(int((variance > 0.01).sum()) for variance in variances)
     return answers, sum(variance.numel() for variance in variances)
+
+
+def units_in_use(
+    pair: Pair, structure: Structure, kwargs: Mapping[str, Any], batch: Batch
+) -> int | None:
+    """How many dimensions of the codes of a few rows are :func:`active`, found in a few traces.
+
+    Returns:
+        None where no guide's law has a mean to tell it by, or there are fewer than two rows.
+    """
+    sites = [site for site in structure.latents if site.local and not site.summed]
+    if not sites or structure.keeps_rows or rows_of(batch) < 2:
+        return None
+    with torch.no_grad(), pyro.validation_enabled(False):
+        guide, model = trace_nodes(pair, batch, kwargs)
+    layout, found = Layout(structure), {}
+    for site in sites:
+        node = guide.get(site.name)
+        mean = None if node is None or site.law == "Delta" else layout.mean(node, 1)
+        if mean is None or not mean.is_floating_point():
+            return None
+        prior = layout.mean(model[site.name], 1)
+        row = next(i for i, p in enumerate(site.plates) if p in structure.data_plates)
+        moved = (mean if prior is None else mean - prior)[0].movedim(row, 0)
+        found[site.name] = moved.reshape(len(moved), -1)
+    return active(found)[0]
 
 
 def drawn_codes(run: Run, batch: Batch, seed: int = 0) -> dict[str, tuple[Tensor, Tensor]]:

@@ -12,7 +12,7 @@ from typing import Any, overload
 from ppl_gen.errors import RunError
 
 # Columns that histories of before did not have.
-SINCE_MATCHING = ("divergence", "critic_accuracy", "valid_divergence")
+SINCE = ("divergence", "critic_accuracy", "valid_divergence", "active_units")
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class Epoch:
         critic_accuracy: How often a critic tells codes from draws of the prior, from 0 to 1: 0.5
             if they are alike. NaN without a critic.
         valid_divergence: As divergence, on the validation data.
+        active_units: How many dimensions of the code answer to the data, of some validation rows or
+            else of the fit's, at some ten epochs; NaN at the others, and where there is no code.
     """
 
     epoch: int
@@ -56,6 +58,7 @@ class Epoch:
     divergence: float = math.nan
     critic_accuracy: float = math.nan
     valid_divergence: float = math.nan
+    active_units: float = math.nan
 
     @property
     def climbed(self) -> float:
@@ -116,6 +119,6 @@ def _epoch(row: dict[str, Any]) -> Epoch:
     figures: dict[str, Any] = {
         f.name: (int if f.name in whole else float)(row[f.name])
         for f in fields(Epoch)
-        if f.name in row or f.name not in SINCE_MATCHING
+        if f.name in row or f.name not in SINCE
     }
     return Epoch(**figures)

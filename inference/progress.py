@@ -100,6 +100,8 @@ def _figures(epoch: Epoch) -> str:
     if not math.isnan(epoch.divergence):  # which no ELBO is made of
         figures = {"reconstruction": epoch.reconstruction, "divergence": epoch.divergence}
     shown = [f"{name} {value:.3f}" for name, value in figures.items() if not math.isnan(value)]
+    if not math.isnan(epoch.active_units):
+        shown.append(f"active units {epoch.active_units:.0f}")
     rate = epoch.steps / epoch.seconds if epoch.seconds else 0.0
     return "  ".join([*shown, f"{rate:.0f} steps/s"])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import Any
@@ -16,12 +17,13 @@ from torch import Tensor
 from ppl_gen.errors import FitError, StoryError
 from ppl_gen.inference.batches import Batches
 from ppl_gen.inference.capture import Captured
+from ppl_gen.inference.codes import units_in_use
 from ppl_gen.inference.em import is_open_ended, settle
 from ppl_gen.inference.history import Epoch
 from ppl_gen.inference.iterates import Iterates, Recorder
 from ppl_gen.inference.matching import WON, Matched, matched_sites
 from ppl_gen.inference.objective import Objective, choose_elbo, culprit
-from ppl_gen.inference.progress import Reporter
+from ppl_gen.inference.progress import LINES, Reporter
 from ppl_gen.inference.rounds import Rounds, Stretch
 from ppl_gen.inference.seeds import seeded, set_noise
 from ppl_gen.inference.shared import moved, shared_draws, shared_parameters
@@ -37,6 +39,9 @@ from ppl_gen.inference.training import (
 )
 from ppl_gen.inference.update import Update
 from ppl_gen.story import Story
+
+# Rows whose codes are watched while the fit goes on.
+WATCHED = 256
 
 
 class GradientAscent(Training):
@@ -164,6 +169,16 @@ class GradientAscent(Training):
             return
         # All of a pass at once: drawn outside the step, they may be drawn by any means.
         yield from ((part,) for part in self.matched.draw(batches.size).split(batches.batch_size))
+
+    def units(self, epoch: int) -> float:
+        due = epoch in (1, self.epochs) or epoch % max(1, self.epochs // LINES) == 0
+        if not due or not self.structure.takes_batches or self.structure.unscored:
+            return math.nan
+        with seeded(self.settings.seed), suppress(StoryError):
+            rows = self.valid or self.batches
+            found = units_in_use(self.pair, self.structure, self.kwargs, rows.example(WATCHED))
+            return math.nan if found is None else float(found)
+        return math.nan
 
     def rates(self, epoch: int) -> tuple[float, float]:
         return self.update.rate, self.settings.kl_weight_at(epoch)

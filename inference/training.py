@@ -125,6 +125,10 @@ class Training(ABC):
         """What is climbed, as a setting."""
         return self.settings.objective
 
+    def units(self, epoch: int) -> float:
+        """How many dimensions of the code are in use; NaN where that is not asked."""
+        return math.nan
+
     def recorded(self) -> Iterates | None:
         """What was recorded of the steps, if they are of a kind that is."""
         return None
@@ -195,6 +199,7 @@ class Training(ABC):
             *valid[:3],
             *figures[3:],
             valid.divergence,
+            self.units(number),
         )
 
 
