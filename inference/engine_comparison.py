@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
-from ppl_gen.inference.comparison import _finite, _listed, _shown, _with_error
+from ppl_gen.inference.comparison import DISTRUSTED, _finite, _listed, _shown, _with_error
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -57,7 +57,9 @@ class Engine:
         point: Whether it gives a single value of some latent, and no posterior.
         rhat: The largest rank-normalised split R-hat of its chains; NaN without chains.
         latents: What it found of each coordinate.
+        before: Seconds that fitting the parameters of the model took, which it was given.
         reason: Why it was not run; empty if it was.
+        unbounded: Why it has no bounds, where others have; empty otherwise.
         apart: Why it has no distance, where others have; empty otherwise.
     """
 
@@ -72,7 +74,9 @@ class Engine:
     point: bool = False
     rhat: float = math.nan
     latents: dict[str, Latent] = field(default_factory=dict)
+    before: float = 0.0
     reason: str = ""
+    unbounded: str = ""
     apart: str = ""
 
     @property
@@ -96,12 +100,12 @@ class Engine:
         """The latent whose deviation is furthest off, and by which factor."""
         return self._most("stretch", lambda value: abs(math.log(value)))
 
-    def _most(self, figure: str, size: object) -> tuple[str, float]:
+    def _most(self, figure: str, size: Callable[[float], float]) -> tuple[str, float]:
         values = {name: getattr(latent, figure) for name, latent in self.latents.items()}
         known = {name: value for name, value in values.items() if not math.isnan(value)}
         if not known:
             return "", math.nan
-        name = max(known, key=lambda n: size(known[n]))  # type: ignore[operator]
+        name = max(known, key=lambda n: size(known[n]))
         return name, known[name]
 
 
@@ -119,7 +123,8 @@ class EngineComparison:
         data: How many rows there are.
         rows: How many of them latents of single rows were compared on; 0 without such latents.
         draws: Draws of each posterior.
-        parameters: Whether the model has parameters, which all but ``em`` have in common.
+        by_row: Whether every latent belongs to a single row, so that chains walk in those of the
+            compared rows alone.
         doubts: What is to be said of the reference, in sentences.
     """
 
@@ -129,7 +134,7 @@ class EngineComparison:
     data: int
     rows: int
     draws: int
-    parameters: bool
+    by_row: bool
     doubts: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> Engine:
@@ -147,8 +152,9 @@ class EngineComparison:
 
     @property
     def fastest(self) -> Engine | None:
-        """The engine that took the least time; None if none was run."""
-        return min((e for e in self.engines if not e.reason), key=lambda e: e.seconds, default=None)
+        """The engine that took the least time, all in all; None if none was run."""
+        run = (e for e in self.engines if not e.reason)
+        return min(run, key=lambda e: e.seconds + e.before, default=None)
 
     @property
     def sentences(self) -> list[str]:
@@ -163,7 +169,7 @@ class EngineComparison:
                 f"deviations away on average, {most:.2f} at most ({name})."
             )
         if (fast := self.fastest) is not None and len(self.engines) > 1:
-            yield f"{fast.name!r} is fastest: {fast.seconds:.1f} s."
+            yield f"{fast.name!r} is fastest: {fast.seconds + fast.before:.1f} s."
 
     def _notes(self) -> Iterable[str]:
         run = [e for e in self.engines if not e.reason]
@@ -174,48 +180,43 @@ class EngineComparison:
                 f"{_listed(points)} {verb} a point and no posterior: only its mean is held against "
                 "the reference, and it has no bound."
             )
-        if chained and self.rows and self.rows < self.data and not self._shared:
+        if chained and self.by_row and self.rows < self.data:
             yield (
                 f"The seconds of {_listed(chained)} are for {self.rows} rows, those of the others "
                 f"for all {self.data}."
             )
-        after = [repr(e.name) for e in run if e.name.partition(":")[0] in ("auto", "nuts", "hmc")]
-        if self.parameters and after:
+        if after := [e for e in run if e.before]:
             takes = "takes" if len(after) == 1 else "take"
             yield (
-                f"The model has parameters of its own: {_listed(after)} {takes} those that "
-                "'amortised' found, whose seconds come on top."
+                "The model has parameters of its own: "
+                f"{_listed([repr(e.name) for e in after])} {takes} those that SVI with the story's "
+                f"own guide found, whose {after[0].before:.1f} s come on top."
+            )
+        if few := [repr(e.name) for e in run if e.distrusted > DISTRUSTED]:
+            yield (
+                f"The evidence of {_listed(few)} hangs on a few draws, as k-hat shows, and may lie "
+                "higher."
             )
         for e in self.engines:
-            if e.distrusted > 0.05:
-                yield (
-                    f"The evidence of {e.name!r} hangs on a few draws, as k-hat shows, and may lie "
-                    "higher."
-                )
+            if e.unbounded:
+                yield f"{e.name!r} has no bounds: {e.unbounded}."
             if e.apart:
                 yield f"{e.name!r} has no distance: {e.apart}."
             if e.reason:
                 yield f"{e.name!r} was not run: {e.reason.removesuffix('.')}."
-
-    @property
-    def _shared(self) -> bool:
-        """Whether some latent belongs to all rows, so that chains need all of them."""
-        sizes = {len(v.mean) for e in self.engines for v in e.latents.values()}
-        return self.rows == 0 or bool(sizes - {self.rows})
 
     def __rich__(self) -> Group:
         from rich.console import Group
         from rich.markup import escape
         from rich.table import Table
 
-        unit = "nats a datum; distances in posterior deviations"
         table = Table(
             title=f"comparison of {len(self.engines)} engines  ({self.data} rows, {self.draws} "
-            f"draws each; {unit})",
+            "draws each; nats a row, distances in posterior sd)",
             title_justify="left",
             title_style="bold",
         )
-        table.add_column("engine", overflow="fold")
+        table.add_column("engine", overflow="fold", min_width=9)
         columns = {h: cells for h, cells in self._columns().items() if any(cells)}
         for heading in columns:
             table.add_column(heading, justify="right", no_wrap=True)
@@ -232,13 +233,13 @@ class EngineComparison:
             itself = e.name == self.reference
             row = {
                 "seconds": "not run" if e.reason else f"{e.seconds:.1f}",
-                "log-\nlikelihood": _shown(e.log_likelihood, ".3f"),
+                "log-like-\nlihood": _shown(e.log_likelihood, ".3f"),
                 "ELBO": _with_error(e.elbo, e.elbo_error),
                 "evidence": _with_error(e.evidence, e.evidence_error),
-                "distance,\nmean": "reference" if itself else _shown(e.distance, ".2f"),
-                "at most": "" if itself else _named(*e.farthest, ".2f"),
-                "mean off by": "" if itself else _named(*e.shift, "+.2f"),
-                "sd times": "" if itself else _named(*e.stretch, ".2f"),
+                "mean\ndistance": "reference" if itself else _shown(e.distance, ".2f"),
+                "at most": "" if itself else _shown(e.farthest[1], ".2f"),
+                "mean\noff by": "" if itself else _shown(e.shift[1], "+.2f"),
+                "sd\ntimes": "" if itself else _shown(e.stretch[1], ".2f"),
             }
             for heading, cell in row.items():
                 columns.setdefault(heading, []).append(cell)
@@ -248,7 +249,7 @@ class EngineComparison:
         from rich.console import Console
 
         text = io.StringIO()
-        Console(width=130, file=text).print(self)
+        Console(width=120, file=text).print(self)
         return text.getvalue()
 
     def to_json(self) -> str:
@@ -271,7 +272,3 @@ class EngineComparison:
             "sentences": self.sentences,
         }
         return json.dumps(_finite(plain), indent=2) + "\n"
-
-
-def _named(name: str, value: float, form: str) -> str:
-    return "" if math.isnan(value) else f"{value:{form}} {name}"

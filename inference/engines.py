@@ -30,7 +30,7 @@ from ppl_gen.inference.estimators.nuts import nuts
 from ppl_gen.inference.fit import fit, read_settings
 from ppl_gen.inference.labels import Labels, component_table, nearest_order, relabelling
 from ppl_gen.inference.memory import MEMORY
-from ppl_gen.inference.pair import Pair, _autoguide, _is_enumerated, as_pair
+from ppl_gen.inference.pair import _autoguide, _is_enumerated, as_pair
 from ppl_gen.inference.passes import plan
 from ppl_gen.inference.reference import guide_draws, look
 from ppl_gen.inference.run import Run
@@ -241,7 +241,7 @@ class _Bench:
     def target(self, whole: bool) -> Target:
         """The density of the latents given the parameters of the base."""
         target = Target(self.sampler, self.seen(self.base)[0], whole=whole)
-        coordinates = target.dimensions if whole else target.dimensions * target.rows
+        coordinates = target.dimensions
         if coordinates > MOST_COORDINATES and whole:
             raise StoryError(
                 f"its chains would walk in {coordinates:,} coordinates at once, and "
@@ -268,13 +268,17 @@ class _Bench:
                     )
         except PplGenError as error:
             found = _Found(Engine(name, reason=" ".join(str(error).split())), {})
+        if kind in ("auto", "nuts", "hmc") and self.parameters and not found.engine.reason:
+            found.engine = replace(found.engine, before=self.fitted[1])
         seconds, reason = found.engine.seconds, found.engine.reason
         tell(f"{name}: {f'not run: {reason}' if reason else f'{seconds:.1f} s'}")
         return found
 
     def _by_em(self, name: str) -> _Found:
         if not isinstance(as_pair(self.story).story, Maximisable):
-            raise StoryError("the story has no start(), statistics() and maximise(), as mixtures do")
+            raise StoryError(
+                "the story has no start(), statistics() and maximise(), as mixtures do"
+            )
         taken = {n: v for n, v in self.settings.items() if n not in OF_GRADIENTS}
         begin = time.perf_counter()
         run = fit(
@@ -322,7 +326,9 @@ class _Bench:
                 try:
                     positions = nuts(target.log_density, start, each, self.warmup)
                 except (RuntimeError, ValueError, ArithmeticError) as error:
-                    raise StoryError(f"Pyro's NUTS raised {type(error).__name__}: {error}") from error
+                    raise StoryError(
+                        f"Pyro's NUTS raised {type(error).__name__}: {error}"
+                    ) from error
             else:
                 whole = not self.by_row
                 found = look(self.base, target.batch, self.seed, self.memory, whole=whole)
@@ -345,6 +351,9 @@ class _Bench:
         points = frozenset(s.name for s in latents if s.point)
         if points:
             engine = replace(engine, point=True)
+        elif self.by_row and drawn.joint:
+            reason = "its guide has one law for all rows together, and none for each"
+            engine = replace(engine, unbounded=reason)
         elif drawn.log_weights is not None:
             engine = self._with_evidence(engine, drawn.log_weights)
         return _Found(engine, drawn.latents, points)
@@ -369,18 +378,19 @@ class _Bench:
         with run.pair.active(), seeded(self.seed), pyro.validation_enabled(False):
             sampler = Sampler(run.pair, run.structure, self.kwargs)
             latents: dict[str, list[Tensor]] = {}
-            weights, likelihood = [], []
+            weights, likelihood, joint = [], [], False
             together = _together(sampler, batch, self.draws, self.memory)
             for begin in range(0, self.draws, together):
                 drawn = sampler.draw(batch, min(together, self.draws - begin))
                 for name, value in drawn.latents.items():
                     latents.setdefault(name, []).append(value.cpu())
+                joint = joint or bool(drawn.log_q_global.any())
                 weights.append(self._weights(drawn, picked))
                 likelihood.append(self._terms(sampler, drawn, picked))
         joined = {name: torch.cat(values) for name, values in latents.items()}
         scored = None if run.structure.unscored else torch.cat(weights)
         mean = torch.cat(likelihood).mean().item()
-        return _Drawn(self._picked(run, joined, picked), scored, mean)
+        return _Drawn(self._picked(run, joined, picked), scored, mean, joint)
 
     def _weights(self, drawn: Draws, picked: Tensor) -> Tensor:
         local = drawn.log_weights.double().cpu()
@@ -424,9 +434,7 @@ class _Bench:
     def _moved(self) -> list[Any]:
         return [s for s in self.base.structure.latents if not s.summed]
 
-    def _picked(
-        self, run: Run, latents: Mapping[str, Tensor], picked: Tensor
-    ) -> dict[str, Tensor]:
+    def _picked(self, run: Run, latents: Mapping[str, Tensor], picked: Tensor) -> dict[str, Tensor]:
         """Draws of the sites that engines differ in, of the rows that are compared."""
         window, found = Sampler(run.pair, run.structure, {}).window, {}
         for site in self._moved:
@@ -459,6 +467,7 @@ class _Drawn:
     latents: dict[str, Tensor]
     log_weights: Tensor | None
     likelihood: float
+    joint: bool
 
 
 class _Held(Messenger):
@@ -520,7 +529,7 @@ def _compared(bench: _Bench, found: dict[str, _Found]) -> EngineComparison:
         data=len(bench.part),
         rows=len(bench.chosen) if local else 0,
         draws=bench.draws,
-        parameters=bench.parameters,
+        by_row=bench.by_row,
         doubts=tuple(doubts),
     )
 
@@ -683,7 +692,9 @@ def _error(values: Free, chains: int) -> float:
     from arviz_stats.base import array_stats  # pyright: ignore[reportPrivateImportUsage]
 
     least = min(
-        float(array_stats.ess(v.unflatten(0, (chains, -1)).numpy(), chain_axis=0, draw_axis=1).min())
+        float(
+            array_stats.ess(v.unflatten(0, (chains, -1)).numpy(), chain_axis=0, draw_axis=1).min()
+        )
         for v in values.values()
     )
     return 1 / math.sqrt(max(1.0, least))
