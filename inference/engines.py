@@ -276,9 +276,7 @@ class _Bench:
 
     def _by_em(self, name: str) -> _Found:
         if not isinstance(as_pair(self.story).story, Maximisable):
-            raise StoryError(
-                "the story has no start(), statistics() and maximise(), as mixtures do"
-            )
+            raise StoryError("the story has no statistics() and maximise(), as mixtures have")
         taken = {n: v for n, v in self.settings.items() if n not in OF_GRADIENTS}
         begin = time.perf_counter()
         run = fit(
