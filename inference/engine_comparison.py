@@ -45,6 +45,7 @@ class Engine:
     Attributes:
         name: As it was asked for.
         seconds: Wall time of its fit, or of its chains.
+        rows: How many rows these seconds are for.
         log_likelihood: Of the observations given the latents, averaged over its posterior, in nats
             per datum; of ``em`` that at its point.
         elbo: In nats per datum; NaN for points and chains, which have none.
@@ -65,6 +66,7 @@ class Engine:
 
     name: str
     seconds: float = math.nan
+    rows: int = 0
     log_likelihood: float = math.nan
     elbo: float = math.nan
     elbo_error: float = math.nan
@@ -123,8 +125,7 @@ class EngineComparison:
         data: How many rows there are.
         rows: How many of them latents of single rows were compared on; 0 without such latents.
         draws: Draws of each posterior.
-        by_row: Whether every latent belongs to a single row, so that chains walk in those of the
-            compared rows alone.
+        trusted: Whether the reference's chains have come to rest.
         doubts: What is to be said of the reference, in sentences.
     """
 
@@ -134,7 +135,7 @@ class EngineComparison:
     data: int
     rows: int
     draws: int
-    by_row: bool
+    trusted: bool
     doubts: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> Engine:
@@ -145,7 +146,9 @@ class EngineComparison:
 
     @property
     def nearest(self) -> Engine | None:
-        """The posterior nearest to the reference, which does not count itself; None without."""
+        """The posterior nearest to the reference, itself aside; None if it cannot be told."""
+        if not self.trusted:
+            return None
         others = [e for e in self.engines if e.name != self.reference]
         known = [e for e in others if not math.isnan(e.distance)]
         return min(known, key=lambda e: e.distance, default=None)
@@ -173,18 +176,15 @@ class EngineComparison:
 
     def _notes(self) -> Iterable[str]:
         run = [e for e in self.engines if not e.reason]
-        chained = [repr(e.name) for e in run if not math.isnan(e.rhat)]
         if points := [repr(e.name) for e in run if e.point]:
             verb = "gives" if len(points) == 1 else "give"
             yield (
-                f"{_listed(points)} {verb} a point and no posterior: only its mean is held against "
-                "the reference, and it has no bound."
+                f"{_listed(points)} {verb} a point and no posterior: there is only a mean to hold "
+                "against the reference, and no bound."
             )
-        if chained and self.by_row and self.rows < self.data:
-            yield (
-                f"The seconds of {_listed(chained)} are for {self.rows} rows, those of the others "
-                f"for all {self.data}."
-            )
+        if part := [repr(e.name) for e in run if e.rows < self.data]:
+            rows = min(e.rows for e in run)
+            yield f"The seconds of {_listed(part)} are for {rows} rows, not for all {self.data}."
         if after := [e for e in run if e.before]:
             takes = "takes" if len(after) == 1 else "take"
             yield (
@@ -209,13 +209,13 @@ class EngineComparison:
         from rich.console import Group
         from rich.markup import escape
         from rich.table import Table
+        from rich.text import Text
 
-        table = Table(
-            title=f"comparison of {len(self.engines)} engines  ({self.data} rows, {self.draws} "
-            "draws each; nats a row, distances in posterior sd)",
-            title_justify="left",
-            title_style="bold",
+        title = (
+            f"comparison of {len(self.engines)} engine{'s' * (len(self.engines) > 1)}  ({self.data} rows, {self.draws} draws "
+            "each; nats a row, distances in posterior sd)"
         )
+        table = Table()
         table.add_column("engine", overflow="fold", min_width=9)
         columns = {h: cells for h, cells in self._columns().items() if any(cells)}
         for heading in columns:
@@ -224,7 +224,7 @@ class EngineComparison:
         for e, *cells in zip(self.engines, *columns.values(), strict=True):
             name = escape(e.name)
             table.add_row(f"[bold]{name}[/]" if e is near else name, *map(escape, cells))
-        return Group(table, *(escape(sentence) for sentence in self.sentences))
+        return Group(Text(title, "bold"), table, *(escape(sentence) for sentence in self.sentences))
 
     def _columns(self) -> dict[str, list[str]]:
         """Cells of the table by its headings, which are broken so that it stays narrow."""

@@ -6,29 +6,37 @@ import inspect
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
-from pyro.infer.autoguide import init_to_median, init_to_value
+from pyro.infer.autoguide import AutoGuide, init_to_median, init_to_value
+from pyro.infer.autoguide.guides import AutoNormalizingFlow
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from ppl_gen.data import Dataset, Part, as_part
 from ppl_gen.errors import DataError, PplGenError, StoryError
 from ppl_gen.inference.batches import some_rows
-from ppl_gen.inference.checks.reference import MIXED, distance, rhat
+from ppl_gen.inference.checks.reference import MIXED
 from ppl_gen.inference.compare import open_parameters
-from ppl_gen.inference.dims import event_dims
 from ppl_gen.inference.draws import Draws
-from ppl_gen.inference.engine_comparison import Engine, EngineComparison, Latent
+from ppl_gen.inference.engine_comparison import Engine, EngineComparison
+from ppl_gen.inference.engine_distances import (
+    Exchange,
+    Found,
+    Free,
+    error_of_means,
+    moved,
+    with_latents,
+    worst_rhat,
+)
 from ppl_gen.inference.estimators import khat_threshold, log_evidence
 from ppl_gen.inference.estimators.nuts import nuts
 from ppl_gen.inference.fit import fit, read_settings
-from ppl_gen.inference.labels import Labels, component_table, nearest_order, relabelling
 from ppl_gen.inference.memory import MEMORY
 from ppl_gen.inference.pair import _autoguide, _is_enumerated, as_pair
 from ppl_gen.inference.passes import plan
@@ -37,6 +45,7 @@ from ppl_gen.inference.run import Run
 from ppl_gen.inference.sampler import Sampler
 from ppl_gen.inference.seeds import seeded
 from ppl_gen.inference.settings import OF_GRADIENTS
+from ppl_gen.inference.structure import Site
 from ppl_gen.inference.svi import GradientAscent
 from ppl_gen.inference.target import Target
 from ppl_gen.inference.tracing import Batch
@@ -44,12 +53,15 @@ from ppl_gen.inference.training import DEFAULT_BATCH
 from ppl_gen.story import Maximisable
 
 ENGINES = ("amortised", "auto", "em", "nuts", "hmc")
+# Of Pyro's autoguides those that are made of others, or only of whole numbers.
+WITHOUT_LAW = ("AutoCallable", "AutoDiscreteParallel", "AutoGuide", "AutoGuideList")
 ROWS = 20
 DRAWS = 1000
 CHAINS, WARMUP = 2, 300
-# Where chains would take hours, and an autoguide keeps more numbers than it can learn.
+# Where chains would take hours.
 MOST_COORDINATES = 1000
-MOST_KEPT = 10**6
+# An autoguide of latents of single rows takes all of them at every step.
+MOST_AT_A_STEP = 2000
 
 
 def compare_engines(
@@ -75,12 +87,15 @@ def compare_engines(
 
     - ``amortised``: the story's own guide by SVI, as :func:`ppl_gen.fit` does;
     - ``auto``: the same model under Pyro's ``AutoNormal``, or another of its autoguides, as in
-      ``auto:AutoMultivariateNormal``; of latents of single rows it keeps parameters for every row;
+      ``auto:AutoMultivariateNormal``; of latents of single rows it keeps parameters for every row,
+      and of more than 2,000 it is fitted to the compared ones alone, which changes nothing, as the
+      parameters of the model are held;
     - ``em``: expectation and maximisation, for stories that have it: a point, and no posterior;
     - ``nuts``: Pyro's no-U-turn sampler on the joint density of all latents that are not summed
-      out;
-    - ``hmc``: chains with steps of one length, many at once, which are annealed from the prior and
-      so give an evidence, too; latents of each row are walked on their own.
+      out; it begins at draws of the guide, and may miss a hump that is far from there;
+    - ``hmc``: chains with steps of one length, many at once, which are annealed from guide and
+      prior and so give an evidence, too, which errs downwards, the more the more coordinates there
+      are; latents of each row are walked on their own.
 
     The reference is ``nuts`` if it is asked for and its chains agree, else ``hmc``. Where the story
     says that components are exchangeable, draws are relabelled to agree with the reference's.
@@ -127,27 +142,12 @@ def compare_engines(
     read_settings(settings)
     if settings.get("method", "svi") != "svi":
         raise StoryError("method must be left out: name 'em' among the engines")
-    bench = _Bench(story, data, dict(kwargs or {}), settings, rows, draws, chains, warmup, memory)
-    found = {name: bench.found(name, tell) for name in names}
+    bench = _Bench(
+        story, data, dict(kwargs or {}), settings, rows, draws, chains, warmup, memory, tell
+    )
+    found = {name: bench.found(name) for name in names}
     with bench.base.pair.active():
         return _compared(bench, found)
-
-
-@dataclass
-class _Found:
-    """What an engine found, before it is held against the others.
-
-    Attributes:
-        engine: Its figures.
-        latents: Draws by site, ``(S, *plates, *event)``, of chains one after the other.
-        points: Sites of which it gives a single value.
-        chains: How many chains the draws are of; 0 where they are independent.
-    """
-
-    engine: Engine
-    latents: dict[str, Tensor]
-    points: frozenset[str] = frozenset()
-    chains: int = 0
 
 
 @dataclass
@@ -163,6 +163,7 @@ class _Bench:
     chains: int
     warmup: int
     memory: int
+    tell: Callable[[str], None]
 
     @cached_property
     def part(self) -> Part:
@@ -217,8 +218,7 @@ class _Bench:
     @cached_property
     def by_row(self) -> bool:
         """Whether every latent that is not summed out belongs to a single row."""
-        latents = [s for s in self.base.structure.latents if not s.summed]
-        return bool(latents) and all(s.local for s in latents)
+        return bool(self.moved) and all(site.local for site in self.moved)
 
     @cached_property
     def chosen(self) -> Tensor:
@@ -229,7 +229,8 @@ class _Bench:
     def seen(self, run: Run) -> tuple[Batch, Tensor]:
         """The batch to show a run's programs, and which of its rows are compared."""
         batch = run.batch(self.part)
-        if self.by_row and run.structure.takes_batches:
+        alone = run.data.rows < len(self.part)  # fitted to these rows and no others
+        if self.by_row and (run.structure.takes_batches or alone):
             return some_rows(batch, self.chosen.to(run.device)), torch.arange(len(self.chosen))
         return batch, self.chosen
 
@@ -249,7 +250,7 @@ class _Bench:
             )
         return target
 
-    def found(self, name: str, tell: Callable[[str], None]) -> _Found:
+    def found(self, name: str, told: str = "") -> Found:
         """What an engine finds; or the reason why it cannot be run."""
         kind, _, guide = name.partition(":")
         if kind in ("auto", "nuts", "hmc"):
@@ -267,14 +268,14 @@ class _Bench:
                         else self._by_chains(name)
                     )
         except PplGenError as error:
-            found = _Found(Engine(name, reason=" ".join(str(error).split())), {})
+            found = Found(Engine(name, reason=" ".join(str(error).split())), {})
         if kind in ("auto", "nuts", "hmc") and self.parameters and not found.engine.reason:
             found.engine = replace(found.engine, before=self.fitted[1])
         seconds, reason = found.engine.seconds, found.engine.reason
-        tell(f"{name}: {f'not run: {reason}' if reason else f'{seconds:.1f} s'}")
+        self.tell(f"{told or name}: {f'not run: {reason}' if reason else f'{seconds:.1f} s'}")
         return found
 
-    def _by_em(self, name: str) -> _Found:
+    def _by_em(self, name: str) -> Found:
         if not isinstance(as_pair(self.story).story, Maximisable):
             raise StoryError("the story has no statistics() and maximise(), as mixtures have")
         taken = {n: v for n, v in self.settings.items() if n not in OF_GRADIENTS}
@@ -288,33 +289,32 @@ class _Bench:
         )
         seconds = time.perf_counter() - begin
         drawn = self._drawn(run)
-        engine = Engine(name, seconds, log_likelihood=run.history[-1].elbo, point=True)
-        return _Found(engine, drawn.latents, frozenset(drawn.latents))
+        likelihood = run.history[-1].elbo
+        engine = Engine(name, seconds, run.data.rows, log_likelihood=likelihood, point=True)
+        return Found(engine, drawn.latents, frozenset(drawn.latents))
 
-    def _by_autoguide(self, name: str, guide: str) -> _Found:
+    def _by_autoguide(self, name: str, guide: str) -> Found:
         model = self._held()
-        kind, local = _autoguide(guide), [s for s in self._moved if s.local]
-        kept = len(self.part) * sum(math.prod(s.event_shape) for s in local)
-        if kept > MOST_KEPT:
-            raise StoryError(
-                f"it would keep parameters for {kept:,} numbers, as each row has latents of its "
-                f"own, and {MOST_KEPT:,} are what it can: give fewer rows"
-            )
-        hidden = poutine.block(model, hide_fn=_is_enumerated)  # type: ignore[arg-type]
-        starts = {"init_loc_fn": init_to_value(values=self._first(), fallback=init_to_median)}
-        takes = inspect.signature(kind).parameters
-        own = kind(hidden, **{n: v for n, v in starts.items() if n in takes})
-        settings = dict(self.settings)
+        Target(self.sampler, self.seen(self.base)[0], whole=True)  # which says what has no density
+        local, size = any(site.local for site in self.moved), len(self.part)
+        batch, settings = self.base.batch(self.part), dict(self.settings)
         if local:  # as many steps as others have, each of all rows
             steps = read_settings(self.settings)
-            batches = -(-len(self.part) // min(steps.batch_size or DEFAULT_BATCH, len(self.part)))
+            batches = -(-size // min(steps.batch_size or DEFAULT_BATCH, size))
             settings |= {"batch_size": None, "epochs": batches * steps.epochs_of(batches)}
+            if size > MOST_AT_A_STEP and self.by_row:
+                batch = self.seen(self.base)[0]
+            if len(batch[0]) > MOST_AT_A_STEP:
+                raise StoryError(
+                    f"it would take all {size:,} rows at every step, as each has latents of its "
+                    f"own, and {MOST_AT_A_STEP:,} are what it can: give fewer rows"
+                )
         begin = time.perf_counter()
-        batch = self.base.batch(self.part)
+        own = _guide(guide, model, self._first())
         run = fit((model, own), batch, kwargs=self.kwargs, progress=False, **settings)
         return self._of_run(name, run, time.perf_counter() - begin)
 
-    def _by_chains(self, name: str) -> _Found:
+    def _by_chains(self, name: str) -> Found:
         with pyro.validation_enabled(False):
             target = self.target(whole=name == "nuts" or not self.by_row)
             begin, weights = time.perf_counter(), None
@@ -335,16 +335,17 @@ class _Bench:
             latents = target.latents(positions.transpose(0, 1).flatten(0, 1))
             picked = self.seen(self.base)[1]
             likelihood = self._likelihood(target, latents, picked)
-        engine = Engine(name, seconds, log_likelihood=likelihood)
+        size = len(target.batch[0])
+        engine = Engine(name, seconds, rows=size, log_likelihood=likelihood)
         if weights is not None:
             engine = self._with_evidence(engine, weights[:, picked] if self.by_row else weights)
             engine = replace(engine, elbo=math.nan, elbo_error=math.nan, distrusted=math.nan)
-        return _Found(engine, self._picked(self.base, latents, picked), chains=count)
+        return Found(engine, self._picked(self.base, latents, picked), chains=count)
 
-    def _of_run(self, name: str, run: Run, seconds: float) -> _Found:
+    def _of_run(self, name: str, run: Run, seconds: float) -> Found:
         """What the guide of a run says."""
         drawn = self._drawn(run)
-        engine = Engine(name, seconds, log_likelihood=drawn.likelihood)
+        engine = Engine(name, seconds, run.data.rows, log_likelihood=drawn.likelihood)
         latents = [s for s in run.structure.latents if not s.summed]
         points = frozenset(s.name for s in latents if s.point)
         if points:
@@ -354,7 +355,7 @@ class _Bench:
             engine = replace(engine, unbounded=reason)
         elif drawn.log_weights is not None:
             engine = self._with_evidence(engine, drawn.log_weights)
-        return _Found(engine, drawn.latents, points)
+        return Found(engine, drawn.latents, points)
 
     def _with_evidence(self, engine: Engine, log_weights: Tensor) -> Engine:
         """Bounds by log-weights, ``(S, N)``, of rows, or of all of them together, ``(S, 1)``."""
@@ -428,14 +429,15 @@ class _Bench:
             terms.append(self._terms(sampler, drawn, picked))
         return torch.cat(terms).mean().item()
 
-    @property
-    def _moved(self) -> list[Any]:
-        return [s for s in self.base.structure.latents if not s.summed]
+    @cached_property
+    def moved(self) -> list[Site]:
+        """The latents in which engines can differ."""
+        return moved(self.base.structure)
 
     def _picked(self, run: Run, latents: Mapping[str, Tensor], picked: Tensor) -> dict[str, Tensor]:
         """Draws of the sites that engines differ in, of the rows that are compared."""
         window, found = Sampler(run.pair, run.structure, {}).window, {}
-        for site in self._moved:
+        for site in self.moved:
             if site.name in latents:
                 value = latents[site.name].detach().cpu()
                 if site.local:
@@ -448,7 +450,7 @@ class _Bench:
         with self.begun.pair.active(), seeded(self.seed):
             sampler = Sampler(self.begun.pair, self.begun.structure, self.kwargs)
             drawn = sampler.draw(self.seen(self.begun)[0], 1).latents
-        return {s.name: drawn[s.name][0] for s in self._moved if not s.local}
+        return {s.name: drawn[s.name][0] for s in self.moved if not s.local}
 
     def _held(self) -> Any:
         """The model of the base, none of whose parameters can be trained."""
@@ -495,11 +497,23 @@ def _named(engines: Sequence[str]) -> tuple[str, ...]:
                 f"engines must be among {', '.join(ENGINES)}, or one of Pyro's autoguides as in "
                 f"auto:AutoMultivariateNormal, got {name!r}"
             )
-        if colon:
-            _autoguide(guide)
+        if colon and (guide in WITHOUT_LAW or not _autoguide(guide)):
+            raise StoryError(f"{guide} has no law of its own: take another, such as AutoNormal")
     if not names or len(set(names)) < len(names):
         raise StoryError(f"engines must be names that differ, got {', '.join(names) or 'none'}")
     return names
+
+
+def _guide(name: str, model: Any, first: Mapping[str, Tensor]) -> AutoGuide:
+    """One of Pyro's autoguides, which begins at these values where it takes a beginning."""
+    kind, options = _autoguide(name), {}
+    taken = inspect.signature(kind).parameters
+    if "init_loc_fn" in taken and not issubclass(kind, AutoNormalizingFlow):
+        options["init_loc_fn"] = init_to_value(values=dict(first), fallback=init_to_median)
+    try:
+        return kind(poutine.block(model, hide_fn=_is_enumerated), **options)
+    except (RuntimeError, ValueError, TypeError, NotImplementedError, AssertionError) as error:
+        raise StoryError(f"Pyro's {name} cannot guide these latents: {error}") from error
 
 
 def _together(sampler: Sampler, batch: Batch, draws: int, memory: int) -> int:
@@ -508,18 +522,18 @@ def _together(sampler: Sampler, batch: Batch, draws: int, memory: int) -> int:
     return max(1, min(together, together * rows // max(1, sampler.window.size(batch))))
 
 
-def _compared(bench: _Bench, found: dict[str, _Found]) -> EngineComparison:
+def _compared(bench: _Bench, found: dict[str, Found]) -> EngineComparison:
     """Everything held against the reference, in free coordinates."""
     doubts: list[str] = []
-    reference, error, free = "", math.nan, {}
+    reference, error, free, trusted = "", math.nan, {}, False
     try:
-        reference, error, free = _held_against(bench, found, doubts)
+        reference, error, free, trusted = _held_against(bench, found, doubts)
     except StoryError as reason:
         doubts.append(f"There are no distances: {str(reason).removesuffix('.')}.")
-    local = any(s.local for s in bench._moved)
+    local = any(s.local for s in bench.moved)
     return EngineComparison(
         engines=tuple(
-            _with_latents(one, free.get(name), free.get(reference) or {})
+            with_latents(one, free.get(name), free.get(reference) or {})
             for name, one in found.items()
         ),
         reference=reference,
@@ -527,25 +541,22 @@ def _compared(bench: _Bench, found: dict[str, _Found]) -> EngineComparison:
         data=len(bench.part),
         rows=len(bench.chosen) if local else 0,
         draws=bench.draws,
-        by_row=bench.by_row,
+        trusted=trusted,
         doubts=tuple(doubts),
     )
 
 
-Free = dict[str, Tensor]  # Draws of each site in free coordinates, (S, N, d).
-
-
 def _held_against(
-    bench: _Bench, found: dict[str, _Found], doubts: list[str]
-) -> tuple[str, float, dict[str, Free]]:
-    """The reference, the error of its means, and draws of all engines in free coordinates."""
-    if not bench._moved:
+    bench: _Bench, found: dict[str, Found], doubts: list[str]
+) -> tuple[str, float, dict[str, Free], bool]:
+    """The reference, the error of its means, draws of all engines, and whether to trust it."""
+    if not bench.moved:
         raise StoryError("the story has no latent that is not summed out")
     coordinates = Target(bench.sampler, bench.seen(bench.base)[0], whole=True).coordinates
 
-    def free(one: _Found, latents: Mapping[str, Tensor]) -> Free:
+    def free(one: Found, latents: Mapping[str, Tensor]) -> Free:
         values = {}
-        for site in bench._moved:
+        for site in bench.moved:
             value = coordinates[site.name].transform.inv(latents[site.name]).double()
             by_row = value[:, None]
             if site.local:
@@ -557,26 +568,24 @@ def _held_against(
 
     chained = {n: found[n] for n in ("nuts", "hmc") if n in found and not found[n].engine.reason}
     if not chained:
-        other = bench.found("hmc", lambda sentence: None)
+        other = bench.found("hmc", "hmc, for a reference")
         if other.engine.reason:
             raise StoryError(f"no chains can be run: {other.engine.reason}")
         chained = {"hmc": other}
         doubts.append("The reference are Hamiltonian chains: 'nuts' was not run.")
-    labels = _Exchange(bench)
+    labels = Exchange(bench.base.story, bench.base.structure)
     rested = {}
     for name, one in chained.items():
         alone = free(one, labels.like(one.latents, one.latents))
-        site, most = _rhat(alone, one.chains)
+        site, most = worst_rhat(alone, one.chains)
         one.engine = replace(one.engine, rhat=most)
         rested[name] = most <= MIXED
         if not rested[name]:
             doubts.append(
-                f"The chains of {name} had not come to rest (R-hat {most:.2f} in {site}): take "
-                "more warm-up or draws before you believe them."
+                f"The chains of {name} have not come to rest (R-hat {most:.2f} in {site}): do not "
+                "believe distances from them, but take more warm-up and draws."
             )
     reference = next((name for name in chained if rested[name]), next(iter(chained)))
-    if not rested[reference]:
-        doubts.append("So the distances from them are not to be trusted.")
     held = chained[reference]
     values = {}
     for name, one in {**found, reference: held}.items():
@@ -586,113 +595,9 @@ def _held_against(
             values[name] = free(one, labels.like(one.latents, held.latents))
         except (StoryError, DataError) as error:
             one.engine = replace(one.engine, apart=str(error).removesuffix("."))
-    error = _error(values[reference], held.chains)
+    error = error_of_means(values[reference], held.chains)
     doubts.append(
         f"The means of {reference} are themselves uncertain by up to {error:.2f} deviations: "
         "distances below that say nothing."
     )
-    return reference, error, values
-
-
-@dataclass
-class _Exchange:
-    """Gives exchangeable components the same order everywhere."""
-
-    bench: _Bench
-
-    @cached_property
-    def dims(self) -> dict[str, list[str]]:
-        """Names of the dimensions of each latent: its plates, then those of one value."""
-        structure = self.bench.base.structure
-        named = event_dims(structure, dict(getattr(self.bench.base.story, "dims", {})), {})
-        return {s.name: [*s.plates, *named[s.name]] for s in self.bench._moved}
-
-    def like(self, latents: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Draws whose components are in the order of other draws, which agree with themselves.
-
-        Raises:
-            StoryError: If sites or shapes differ.
-        """
-        for name in self.dims:
-            if name not in latents:
-                raise StoryError(f"it has no values of {name!r}")
-            mine, theirs = tuple(latents[name].shape[1:]), tuple(other[name].shape[1:])
-            if mine != theirs:
-                raise StoryError(
-                    f"its {name!r} has shape {mine}, where that of the reference has {theirs}"
-                )
-        dim = getattr(self.bench.base.story, "exchangeable", None)
-        shared = [s.name for s in self.bench._moved if not s.local]
-        axes = {
-            n: 1 + self.dims[n].index(dim)
-            for n in shared
-            if dim in self.dims[n] and latents[n].is_floating_point()
-        }
-        if not axes:
-            return dict(latents)
-        first = len(next(iter(other.values())))
-        table = component_table({n: torch.cat([other[n], latents[n]]) for n in axes}, axes)
-        order = nearest_order(table[first:], relabelling(table[:first])[1])
-        labels = Labels(dim, (), order)
-        return {
-            n: labels.applied(n, value, self.dims[n], slice(None)) if n in shared else value
-            for n, value in latents.items()
-        }
-
-
-def _coordinates(values: Free) -> Mapping[str, Tensor]:
-    """Draws of each coordinate, ``(S, N, 1)``, by its name."""
-    return {
-        f"{site}[{i}]" if value.shape[-1] > 1 else site: value[..., i : i + 1]
-        for site, value in values.items()
-        for i in range(value.shape[-1])
-    }
-
-
-def _with_latents(one: _Found, mine: Free | None, reference: Free) -> Engine:
-    """An engine with what it found of each coordinate, and how far that is from the reference."""
-    if mine is None:
-        return one.engine
-    theirs, latents = _coordinates(reference), {}
-    for name, value in _coordinates(mine).items():
-        point = one.engine.point and name.partition("[")[0] in one.points
-        value = value.mean(0, keepdim=True) if point else value
-        found = Latent(
-            mean=value.mean(0)[:, 0].tolist(),
-            deviation=value.std(0, correction=0)[:, 0].tolist(),
-        )
-        held = theirs[name]
-        if mine is reference:
-            latents[name] = replace(found, shift=0.0, stretch=1.0, wasserstein=0.0)
-        elif point:
-            shift = ((value[0] - held.mean(0)) / held.std(0).clamp_min(1e-12)).mean().item()
-            latents[name] = replace(found, shift=shift)
-        else:
-            apart = distance(value, held)
-            latents[name] = replace(
-                found, **{f.name: getattr(apart, f.name).item() for f in fields(apart)}
-            )
-    return replace(one.engine, latents=latents)
-
-
-def _rhat(values: Free, chains: int) -> tuple[str, float]:
-    """The coordinate whose chains agree least, and its R-hat."""
-    found = {
-        name: rhat(value.unflatten(0, (chains, -1)).transpose(0, 1)).max().item()
-        for name, value in _coordinates(values).items()
-    }
-    worst = max(found, key=lambda name: found[name])
-    return worst, found[worst]
-
-
-def _error(values: Free, chains: int) -> float:
-    """The largest standard error of a mean of chains, in deviations of the draws."""
-    from arviz_stats.base import array_stats  # pyright: ignore[reportPrivateImportUsage]
-
-    least = min(
-        float(
-            array_stats.ess(v.unflatten(0, (chains, -1)).numpy(), chain_axis=0, draw_axis=1).min()
-        )
-        for v in values.values()
-    )
-    return 1 / math.sqrt(max(1.0, least))
+    return reference, error, values, rested[reference]
