@@ -211,9 +211,10 @@ class EngineComparison:
         from rich.table import Table
         from rich.text import Text
 
+        count, plural = len(self.engines), "s" * (len(self.engines) > 1)
         title = (
-            f"comparison of {len(self.engines)} engine{'s' * (len(self.engines) > 1)}  ({self.data} rows, {self.draws} draws "
-            "each; nats a row, distances in posterior sd)"
+            f"comparison of {count} engine{plural}  ({self.data} rows, {self.draws} draws each; "
+            "nats a row, distances in posterior sd)"
         )
         table = Table()
         table.add_column("engine", overflow="fold", min_width=9)
