@@ -141,25 +141,26 @@ def test_the_chains_of_ppca_agree_with_its_own_guide() -> None:
 
 
 def test_parameters_of_pyros_store_are_held_too() -> None:
-    """Under other parameters the autoguide would find another evidence, here a far higher one."""
+    """A guide that is far off calls for noise that an autoguide left to itself would not."""
 
     def model(x: Tensor) -> None:
-        scale = pyro.param("scale", torch.tensor(400.0), constraint=constraints.positive)
+        scale = pyro.param("scale", torch.tensor(1.0), constraint=constraints.positive)
         with pyro.plate("rows", len(x)):
             z = pyro.sample("z", dist.Normal(0.0, 1.0))
             pyro.sample("x", dist.Normal(z, scale), obs=x)
 
     def guide(x: Tensor) -> None:
-        scale = pyro.param("scale", torch.tensor(400.0), constraint=constraints.positive).detach()
         with pyro.plate("rows", len(x)):
-            law = dist.Normal(x / (1 + scale**2), (scale**2 / (1 + scale**2)).sqrt())
-            pyro.sample("z", law)
+            pyro.sample("z", dist.Normal(6.0, 0.1))
 
-    told = pg.compare_engines((model, guide), X, ["amortised", "auto"], rows=10, epochs=300, **FAST)
+    told = pg.compare_engines((model, guide), X, ["auto"], rows=40, epochs=300, **FAST)
 
+    run = pg.fit((model, guide), X, epochs=300, learning_rate=0.02, progress=False)
+    scale = run.parameters()["scale"]
+    exact = dist.Normal(0.0, (1 + scale**2).sqrt()).log_prob(X).mean().item()
+    assert scale > 2
     assert told["auto"].before > 0
-    assert told["auto"].evidence == pytest.approx(told["amortised"].evidence, abs=0.05)
-    assert told["auto"].evidence < -3
+    assert told["auto"].evidence == pytest.approx(exact, abs=0.03)
 
 
 def blobs() -> Tensor:
