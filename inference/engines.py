@@ -295,7 +295,7 @@ class _Bench:
 
     def _by_autoguide(self, name: str, guide: str) -> Found:
         model = self._held()
-        Target(self.sampler, self.seen(self.base)[0], whole=True)  # which says what has no density
+        target = Target(self.sampler, self.seen(self.base)[0], whole=True)
         local, size = any(site.local for site in self.moved), len(self.part)
         batch, settings = self.base.batch(self.part), dict(self.settings)
         if local:  # as many steps as others have, each of all rows
@@ -310,7 +310,7 @@ class _Bench:
                     f"own, and {MOST_AT_A_STEP:,} are what it can: give fewer rows"
                 )
         begin = time.perf_counter()
-        own = _guide(guide, model, self._first())
+        own = _guide(guide, model, self._first(target))
         run = fit((model, own), batch, kwargs=self.kwargs, progress=False, **settings)
         return self._of_run(name, run, time.perf_counter() - begin)
 
@@ -445,12 +445,13 @@ class _Bench:
                 found[site.name] = value
         return found
 
-    def _first(self) -> dict[str, Tensor]:
+    def _first(self, target: Target) -> dict[str, Tensor]:
         """A draw of the first guide of what all rows share: where an autoguide begins."""
         with self.begun.pair.active(), seeded(self.seed):
             sampler = Sampler(self.begun.pair, self.begun.structure, self.kwargs)
             drawn = sampler.draw(self.seen(self.begun)[0], 1).latents
-        return {s.name: drawn[s.name][0] for s in self.moved if not s.local}
+        shared = [site.name for site in self.moved if not site.local]
+        return {n: drawn[n].reshape(target.coordinates[n].node["value"].shape) for n in shared}
 
     def _held(self) -> Any:
         """The model of the base, none of whose parameters can be trained."""
@@ -572,7 +573,7 @@ def _held_against(
         if other.engine.reason:
             raise StoryError(f"no chains can be run: {other.engine.reason}")
         chained = {"hmc": other}
-        doubts.append("The reference are Hamiltonian chains: 'nuts' was not run.")
+        doubts.append("'hmc' is the reference, as 'nuts' was not run.")
     labels = Exchange(bench.base.story, bench.base.structure)
     rested = {}
     for name, one in chained.items():
@@ -581,9 +582,10 @@ def _held_against(
         one.engine = replace(one.engine, rhat=most)
         rested[name] = most <= MIXED
         if not rested[name]:
+            remedy = "take more warm-up and draws" if name == "nuts" else "name 'nuts', too"
             doubts.append(
-                f"The chains of {name} have not come to rest (R-hat {most:.2f} in {site}): do not "
-                "believe distances from them, but take more warm-up and draws."
+                f"The chains of {name!r} have not come to rest (R-hat {most:.2f} in {site}): do "
+                f"not believe distances from them; {remedy}."
             )
     reference = next((name for name in chained if rested[name]), next(iter(chained)))
     held = chained[reference]

@@ -214,6 +214,20 @@ def test_chains_that_would_walk_too_far_say_so(monkeypatch: pytest.MonkeyPatch) 
     assert told["nuts"].reason.startswith("its chains would walk in 6 coordinates at once")
 
 
+def test_of_many_rows_an_autoguide_is_fitted_to_those_that_are_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The exact posterior scores each row alike, so that its neighbours make no difference."""
+    given: dict[str, Any] = {"rows": 5, "epochs": 600, **FAST}
+    whole = pg.compare_engines((code_model, code_guide()), X, ["auto"], **given)["auto"]
+    monkeypatch.setattr("ppl_gen.inference.engines.MOST_AT_A_STEP", 10)
+    told = pg.compare_engines((code_model, code_guide()), X, ["auto"], **given)
+
+    assert (whole.rows, told["auto"].rows) == (40, 5)
+    assert told["auto"].evidence == pytest.approx(whole.evidence, abs=0.02)
+    assert "The seconds of 'auto' are for 5 rows, not for all 40." in told.sentences
+
+
 def test_it_prints_as_a_table_and_as_json() -> None:
     told = pg.compare_engines(
         (code_model, code_guide()), X, ["amortised", "em"], rows=3, **AS_IT_IS
