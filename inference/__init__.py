@@ -7,6 +7,8 @@ from ppl_gen.inference.compare import compare
 from ppl_gen.inference.comparison import Candidate, Comparison, LeaveOneOut
 from ppl_gen.inference.disk import load
 from ppl_gen.inference.doctor import doctor
+from ppl_gen.inference.engine_comparison import Engine, EngineComparison
+from ppl_gen.inference.engines import compare_engines
 from ppl_gen.inference.estimators import (
     ClassifierTest,
     Evidence,
@@ -29,6 +31,8 @@ __all__ = [
     "Candidate",
     "ClassifierTest",
     "Comparison",
+    "Engine",
+    "EngineComparison",
     "Epoch",
     "Evidence",
     "Finding",
@@ -42,6 +46,7 @@ __all__ = [
     "check",
     "classifier_test",
     "compare",
+    "compare_engines",
     "doctor",
     "drawn_codes",
     "fit",

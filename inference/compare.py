@@ -362,22 +362,33 @@ def _make_up(run: Run, batch: Batch) -> tuple[int, str]:
     parameters of the guide alone make no story richer.
     """
     rows = batch if run.structure.needs_all else some_rows(batch, slice(0, 2))
-    with run.pair.active(), run.pair.evaluating(), seeded(0), pyro.validation_enabled(False):
-        with torch.enable_grad(), blame("model"):
-            trace = poutine.trace(run.pair.model).get_trace(*rows, **run.kwargs)
-            scored = [n for n in sample_sites(trace).values() if not _is_implicit(run, n)]
-            density = sum((log_prob(node).sum() for node in scored), torch.zeros(()))
-        parameters, used = list(run.pair.parameters().values()), []
-        if parameters and density.requires_grad:
-            gradients = torch.autograd.grad(density, parameters, allow_unused=True)
-            pairs = zip(parameters, gradients, strict=True)
-            used = [parameter.numel() for parameter, gradient in pairs if gradient is not None]
+    used, trace = _used(run, rows)
     nodes = {n: node for n, node in sample_sites(trace).items() if n in run.structure.sites}
     open_latents = [_freedom(nodes[s.name]) for s in run.structure.latents if not s.local]
     discrete = {nodes[s.name]["fn"].support.is_discrete for s in run.structure.observed if s.local}
     kinds = [name for is_so, name in ((True, "probabilities"), (False, "densities"))
              if is_so in discrete]  # fmt: skip
-    return sum(used) + sum(open_latents), " and ".join(kinds)
+    return sum(p.numel() for p in used) + sum(open_latents), " and ".join(kinds)
+
+
+def open_parameters(run: Run, rows: Batch) -> list[Tensor]:
+    """The parameters that the density of the model depends on."""
+    return _used(run, rows)[0]
+
+
+def _used(run: Run, rows: Batch) -> tuple[list[Tensor], Any]:
+    """Parameters that the density of the model depends on, and a trace of it."""
+    with run.pair.active(), run.pair.evaluating(), seeded(0), pyro.validation_enabled(False):
+        with torch.enable_grad(), blame("model"):
+            trace = poutine.trace(run.pair.model).get_trace(*rows, **run.kwargs)
+            scored = [n for n in sample_sites(trace).values() if not _is_implicit(run, n)]
+            density = sum((log_prob(node).sum() for node in scored), torch.zeros(()))
+        parameters = list(run.pair.parameters().values())
+        if not parameters or not density.requires_grad:
+            return [], trace
+        gradients = torch.autograd.grad(density, parameters, allow_unused=True)
+    pairs = zip(parameters, gradients, strict=True)
+    return [p for p, gradient in pairs if gradient is not None], trace
 
 
 def _is_implicit(run: Run, node: Mapping[str, Any]) -> bool:

@@ -12,11 +12,13 @@ from ppl_gen import data
 from ppl_gen.errors import DataError, FitError, PplGenError, RunError, StoryError
 from ppl_gen.inference import (
     Comparison,
+    EngineComparison,
     Run,
     Verdict,
     align_labels,
     check,
     compare,
+    compare_engines,
     doctor,
     fit,
     load,
@@ -29,6 +31,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Comparison",
     "DataError",
+    "EngineComparison",
     "FitError",
     "PplGenError",
     "Run",
@@ -39,6 +42,7 @@ __all__ = [
     "align_labels",
     "check",
     "compare",
+    "compare_engines",
     "data",
     "doctor",
     "fit",

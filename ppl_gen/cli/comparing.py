@@ -1,4 +1,4 @@
-"""``ppl-gen compare``: runs on disk, or fits of one story with an option varied."""
+"""``ppl-gen compare``: runs on disk, fits with an option varied, or engines on one story."""
 
 from __future__ import annotations
 
@@ -20,18 +20,21 @@ from ppl_gen.cli.fitting import (
     built,
     chosen_by_data,
     group_of,
+    parsed_groups,
     parsed_options,
     settings_of,
     summary,
 )
 from ppl_gen.cli.options import nearest, options_of, run_command, values_of
-from ppl_gen.cli.sources import Fitted, Unset
+from ppl_gen.cli.sources import Fitted, Source, Unset
 from ppl_gen.cli.specifications import apart, specified
 from ppl_gen.data import Dataset
 from ppl_gen.errors import DataError, FitError, RunError, StoryError
 from ppl_gen.inference import Comparison, Run, Settings, disk
+from ppl_gen.inference.seeds import seeded
 from ppl_gen.models import STORIES
 from ppl_gen.story import Story
+from ppl_gen.story_file import read_story_file
 
 HeldOut = Literal["valid", "test"]
 # As many fits as anybody means to make; more are a slip of the keyboard.
@@ -57,9 +60,37 @@ class Varied:
     json: bool = False
 
 
+@dataclass(frozen=True)
+class Engines:
+    """Which engines fit the story, and what they are compared on.
+
+    Attributes:
+        engines: Their names, with commas between: amortised, the story's own guide by SVI; auto,
+            Pyro's AutoNormal, or another of its autoguides as in auto:AutoMultivariateNormal; em;
+            nuts; hmc, batched chains. All look at the train part.
+        rows: On how many rows latents of single rows are compared.
+        draws: Draws of each posterior.
+        chains: How many chains of nuts share its draws.
+        warmup: How many draws of each go before.
+        json: Print JSON instead of a table.
+        quiet: Print nothing but the result.
+    """
+
+    engines: str
+    rows: int = 20
+    draws: int = 1000
+    chains: int = 2
+    warmup: int = 300
+    json: bool = False
+    quiet: bool = False
+
+
 def compare(arguments: list[str]) -> None:
     """Rank runs by the evidence of rows they were not fitted to, and by LOO."""
-    if arguments and arguments[0] in STORIES:
+    names, rest = _taken("--engines", arguments)
+    if names is not None:
+        compare_engines(names, rest)
+    elif arguments and arguments[0] in STORIES:
         vary(arguments[0], arguments[1:])
     elif any(argument.split("=")[0] == "--vary" for argument in arguments):
         raise StoryError(
@@ -84,14 +115,15 @@ def compare_runs(
     """Rank runs by the evidence of rows they were not fitted to, and by LOO.
 
     Takes runs of the same data; or the name of a story, which is then fitted once for each value
-    of an option. Each run's figures stand beside those of the best, with the error of their
-    difference, and a sentence says which of them to take.
+    of an option, or by several engines. Each run's figures stand beside those of the best, with the
+    error of their difference, and a sentence says which of them to take.
 
     Examples:
         ppl-gen compare runs/a runs/b
         ppl-gen compare runs/a runs/b --part test --json
         ppl-gen compare ppca --data wine --standardise --vary latent=1:6
         ppl-gen compare vae --data digits --vary prior=standard-normal,mixture --epochs 200
+        ppl-gen compare gmm --data iris --engines em,nuts,auto,amortised
 
     Args:
         runs: The directories of the runs.
@@ -186,6 +218,83 @@ def vary(name: str, arguments: list[str]) -> None:
     found = dict(zip(names, runs.values(), strict=True))
     told = pg.compare(found, rows, draws=varied.draws, train=data.train)
     _tell(told, names, found, varied.json)
+
+
+def compare_engines(names: str, arguments: list[str]) -> None:
+    """Fit one story by several engines, and tabulate distance, evidence and seconds.
+
+    Args:
+        names: Of the engines, with commas between.
+        arguments: The story, one of ppl-gen's or a file, and options.
+    """
+    first, *rest = arguments or [""]
+    if first not in STORIES and not first.endswith(".py"):
+        hint = nearest(first, STORIES) if first and not first.startswith("-") else "as in gmm"
+        raise StoryError(
+            "name a story before its options, one of ppl-gen's or a .py file, got "
+            f"{first or 'none'!r}: {hint}"
+        )
+    if any(argument.split("=")[0] == "--vary" for argument in rest):
+        raise StoryError("--vary and --engines compare different things: leave one out")
+    own = first in STORIES
+    called = first if own else shown(Path(first))
+    description = (
+        f"Fit the story {called!r} by several engines, and tabulate distance, evidence and "
+        f"seconds.\n\nExamples:\n"
+        f"    ppl-gen compare {called} --data iris --engines em,nuts,auto,amortised\n"
+        f"    ppl-gen compare {called} --data iris --engines auto:AutoMultivariateNormal,nuts\n\n"
+        "The distance is that from nuts, or from batched chains where nuts is not among them."
+    )
+    groups: dict[str, type] = {"compare": Engines}
+    if own:
+        hints = dict.fromkeys(chosen_by_data(first), "(default: the one for the data)")
+        groups[group_of(first)] = options_of(STORIES[first], leave_out=BY_DATA, hints=hints)
+    groups |= {"data": Source, "fit": options_of(Settings, leave_out=("method",))}
+    # As one word: names may begin with what looks like an option.
+    program, given = f"ppl-gen compare {called}", [f"--engines={names}", *rest]
+    parsed = parsed_groups(program, description, given, groups)
+    asked: Engines = parsed.compare
+    settings = {n: v for n, v in asdict(settings_of(parsed.fit)).items() if n != "method"}
+    say = _nothing if asked.quiet else note
+    data = parsed.data.load()
+    if data is None:
+        raise DataError(
+            f"{called} needs data: name them, as in: {program} --data iris --engines {names}"
+        )
+    if own:
+        story, data = built(first, values_of(getattr(parsed, group_of(first))), data, say)
+    else:
+        with seeded(settings["seed"]):
+            story = read_story_file(Path(first), data)
+    told = pg.compare_engines(
+        story,
+        data,
+        [name.strip() for name in names.split(",")],
+        rows=asked.rows,
+        draws=asked.draws,
+        chains=asked.chains,
+        warmup=asked.warmup,
+        tell=say,
+        **settings,
+    )
+    show(told.to_json().rstrip() if asked.json else told)
+
+
+def _taken(flag: str, arguments: list[str]) -> tuple[str | None, list[str]]:
+    """The value of an option, None if it is not given, and the arguments without it.
+
+    Raises:
+        StoryError: If it has no value.
+    """
+    places = [i for i, argument in enumerate(arguments) if argument.split("=")[0] == flag]
+    if not places:
+        return None, arguments
+    place, (_, equals, value) = places[-1], arguments[places[-1]].partition("=")
+    after = place + (1 if equals else 2)
+    value = value if equals else "".join(arguments[place + 1 : after])
+    if not value or value.startswith("-"):
+        raise StoryError(f"{flag} must have names, as in {flag} em,nuts,auto,amortised, got none")
+    return value, [*arguments[:place], *arguments[after:]]
 
 
 def _fitted(story: Story, data: Dataset, settings: Settings, out: Path, output: Output) -> Run:
