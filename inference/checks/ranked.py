@@ -146,11 +146,11 @@ def _batches(subject: Subject, simulations: int) -> Iterator[Batch]:
         for _ in range(-(-simulations // subject.rows)):
             yield subject.batch
         return
-    chosen, _ = subject.some(simulations)
-    order = chosen.repeat(-(-simulations // len(chosen)))[:simulations]
-    row = sum(column[0].nbytes for column in subject.batch)
+    chosen, batch = subject.some(simulations)
+    order = torch.arange(len(chosen)).repeat(-(-simulations // len(chosen)))[:simulations]
+    row = sum(column[0].nbytes for column in batch)
     for rows in order.split(max(1, subject.memory // max(1, row))):
-        yield some_rows(subject.batch, rows)
+        yield some_rows(batch, rows)
 
 
 def _compared(

@@ -282,6 +282,7 @@ def test_a_datum_that_is_not_a_number_is_named_and_the_others_are_checked(
     assert verdict["doctor"].status == "fail"
     assert "17" in verdict["doctor"].meaning
     assert verdict.data == len(x) - 1
+    assert not any("broke" in finding.meaning for finding in verdict.findings)
     assert verdict["gap"].figure == pytest.approx(0.0, abs=1e-3)
     assert verdict["k-hat"].status == "pass"
 
