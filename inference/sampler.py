@@ -441,8 +441,8 @@ class Sampler:
                 value.select(axis, draw) if axis >= 0 and value.shape[axis] > 1 else value
             )
         for program, own in (("guide", self.pair.guide), ("model", self.pair.model)):
-            condition = poutine.condition(own, data=chosen)
-            alone = sample_sites(poutine.trace(condition).get_trace(*batch, **self.kwargs))
+            held = Fix({name: value[None] for name, value in chosen.items()}, at_once=False)(own)
+            alone = sample_sites(poutine.trace(held).get_trace(*batch, **self.kwargs))
             for name, node in nodes[program].items():
                 if not self.layout.fits(node):
                     return False

@@ -10,12 +10,20 @@ from torch import Tensor
 
 from ppl_gen.inference.checks.closeness import looked, unreachable
 from ppl_gen.inference.checks.subject import Check, Cost, Subject
-from ppl_gen.inference.reference import Reference, walked
+from ppl_gen.inference.reference import (
+    NUTS_CHAINS,
+    NUTS_DRAWS,
+    NUTS_WARMUP,
+    Reference,
+    walked,
+)
 from ppl_gen.inference.verdict import Finding, Status, grade
 
 # Chains that disagree by more have not mixed (Vehtari et al. 2021 advise 1.01 for a final figure;
 # these are short, and only rows are left out by it).
 MIXED = 1.1
+# Gradients that the no-U-turn sampler takes, of about a dozen for each draw.
+WALK = 12 * NUTS_CHAINS * (NUTS_DRAWS + NUTS_WARMUP)
 # Of chains that stay in their humps: how many must carry the weight, and how far the draws of the
 # first half may be from those of the second, in standard deviations. Both are ours.
 LEAST_CHAINS = 8
@@ -137,6 +145,13 @@ def reference(subject: Subject) -> list[Finding]:
     chains, kept = found.chains, at_rest(found)
     rows = len(kept)
     if rows == 1 and not kept.all():  # one posterior of everything: worth a better sampler
+        seconds = WALK * 3 * max(1, subject.rows) * subject.seconds_each
+        if seconds > subject.budget:
+            reason = (
+                "Chains had not come to rest, and the no-U-turn sampler would take some "
+                f"{seconds:.0f} seconds: budget={math.ceil(seconds)} allows for it."
+            )
+            return [subject.skipped("reference", reason)]
         chains = walked(subject.run, subject.batch, subject.seed, subject.memory, subject.tell)
         kept = rhat(chains).amax(-1) <= MIXED
     left = int((~kept).sum())

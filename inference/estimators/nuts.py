@@ -10,6 +10,8 @@ from torch import Tensor
 
 # Up to so many coordinates the sampler learns how they hang together.
 DENSE = 50
+# Steps a draw are at most two to this power; where more are needed, so few draws say little.
+DEPTH = 7
 
 
 def nuts(
@@ -46,6 +48,7 @@ def nuts(
         kernel = NUTS(
             potential_fn=lambda values: -density(values["position"][None, None]).sum(),
             full_mass=len(begin) <= DENSE,
+            max_tree_depth=DEPTH,
         )
         chain = MCMC(
             kernel,
