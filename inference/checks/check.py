@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -126,12 +128,13 @@ def check(
                 findings += _answers(question, subject, shown)
         except KeyboardInterrupt as interrupt:
             done = {finding.check for finding in findings}
-            left = [name for question in asked for name in question.findings if name not in done]
-            findings += [subject.skipped(name, "It was interrupted.") for name in left]
+            for question in asked:
+                left = (name for name in question.findings if name not in done)
+                findings += _skipped(question, left, "It was interrupted.")
             interrupt.args = ("interrupted: what was checked until then is kept",)
             raise
         finally:
-            run.verdict = Verdict(tuple(findings), subject.rows, draws, level)
+            run.verdict = Verdict(tuple(findings), subject.rows, draws, level, subject.fingerprint)
     return run.verdict
 
 
@@ -154,8 +157,11 @@ def _answers(question: Check, subject: Subject, shown: Steps) -> Iterable[Findin
     about = f", about {seconds:.0f} s" if seconds >= 1 else ""
     subject.tell = shown.begin(question.question + (f": {cost.work}{about}" if cost.work else ""))
     try:
-        return list(question.look(subject))
+        return [replace(f, question=question.question) for f in question.look(subject)]
     except PplGenError as error:
-        return [
-            subject.skipped(name, f"It could not be made: {error}.") for name in question.findings
-        ]
+        return _skipped(question, question.findings, f"It could not be made: {error}.")
+
+
+def _skipped(question: Check, names: Iterable[str], reason: str) -> list[Finding]:
+    skipped = Finding("", math.nan, "", "", "skipped", reason, "", "", question=question.question)
+    return [replace(skipped, check=name) for name in names]
