@@ -132,8 +132,8 @@ def calibration(view: View) -> Markup:
             "rank, less what an exact posterior has. Within the grey band lie exact ones, all "
             "along, in 95% of cases. A hill says that the guide's draws are too high, a valley "
             "that they are too low; first up, then down that they are too narrow, first down, then "
-            f"up too wide. With so many ranks little is found outside: the check warns of distances "
-            f"above {LATENTS_WITHIN[0]:g}, of the log-likelihood above {LIKELIHOOD_WITHIN[0]:g}."
+            "up too wide. Many ranks find out the least fault: the check warns of distances above "
+            f"{LATENTS_WITHIN[0]:g}, of the log-likelihood above {LIKELIHOOD_WITHIN[0]:g}."
             f"{untold} Source: Säilynoja et al. 2022."
         )
         marks = [
@@ -178,8 +178,8 @@ def sandwich(view: View) -> Markup:
     told = ", ".join(f"{one.name} {number(one.value)}" for one in (*bounds, *parts))
     slack = found.get("slack on simulated data", [math.nan])[0]
     caption = (
-        "Left: the log evidence lies above all three bounds, but for their errors; the best of them "
-        "less the first is the divergence of the guide from the posterior. Right: what of it a "
+        "Left: the log evidence lies above all three bounds, but for their errors; the best of "
+        "them less the first is the divergence of the guide from the posterior. Right: what of it a "
         "guide of the same family, fitted to each datum, would win (amortisation), and what its "
         f"family cannot say (approximation). In nats per datum: {told}. Lines are two standard "
         "errors; dotted ticks stand where a figure begins to warn, solid ones where it fails. "
