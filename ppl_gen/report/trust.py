@@ -179,8 +179,8 @@ def sandwich(view: View) -> Markup:
     slack = found.get("slack on simulated data", [math.nan])[0]
     caption = (
         "Left: the log evidence lies above all three bounds, but for their errors; the best of "
-        "them less the first is the divergence of the guide from the posterior. Right: what of it a "
-        "guide of the same family, fitted to each datum, would win (amortisation), and what its "
+        "them less the first is the divergence of the guide from the posterior. Right: what of it "
+        "a guide of the same family, fitted to each datum, would win (amortisation), and what its "
         f"family cannot say (approximation). In nats per datum: {told}. Lines are two standard "
         "errors; dotted ticks stand where a figure begins to warn, solid ones where it fails. "
         "Good: short bars."

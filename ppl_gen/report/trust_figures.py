@@ -231,7 +231,7 @@ def marginals(
         for axes, off, within in ((left, shift, logs[1]), (right, np.log(stretch), logs[0])):
             _bands(axes, within)
             points, bad = np.stack([places, off], 1), np.abs(off) > within[1]
-            dots(axes, points[~bad], FIRST, 5)
+            dots(axes, points[~bad], FIRST, 6, alpha=0.9)
             dots(axes, points[bad], BAD, 6.5, "^")
             axes.set_xticks(places, names, rotation=30, ha="right") if names else None
             axes.margins(x=0.06, y=0.2)
