@@ -122,15 +122,14 @@ def check(
     )
     asked = [c for c in CHECKS if level == "full" or c.level == "quick"]
     findings: list[Finding] = []
+    left = list(asked)
     with steps(len(asked), progress) as shown:
         try:
-            for question in asked:
-                findings += _answers(question, subject, shown)
+            while left:
+                findings += _answers(left[0], subject, shown)
+                left.pop(0)
         except KeyboardInterrupt as interrupt:
-            done = {finding.check for finding in findings}
-            for question in asked:
-                left = (name for name in question.findings if name not in done)
-                findings += _skipped(question, left, "It was interrupted.")
+            findings += [f for question in left for f in _skipped(question, "It was interrupted.")]
             interrupt.args = ("interrupted: what was checked until then is kept",)
             raise
         finally:
@@ -159,9 +158,10 @@ def _answers(question: Check, subject: Subject, shown: Steps) -> Iterable[Findin
     try:
         return [replace(f, question=question.question) for f in question.look(subject)]
     except PplGenError as error:
-        return _skipped(question, question.findings, f"It could not be made: {error}.")
+        return _skipped(question, f"It could not be made: {error}.")
 
 
-def _skipped(question: Check, names: Iterable[str], reason: str) -> list[Finding]:
+def _skipped(question: Check, reason: str) -> list[Finding]:
+    """What a check would have found."""
     skipped = Finding("", math.nan, "", "", "skipped", reason, "", "", question=question.question)
-    return [replace(skipped, check=name) for name in names]
+    return [replace(skipped, check=name) for name in question.findings]
