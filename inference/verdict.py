@@ -53,7 +53,7 @@ class Finding:
     meaning: str
     remedy: str
     source: str
-    details: dict[str, list[float]] = field(default_factory=dict)
+    details: dict[str, list[float]] = field(default_factory=dict, repr=False)
     question: str = ""
 
     @property

@@ -59,13 +59,13 @@ def trust_map(view: View) -> Markup:
     found = _details(view, "k-hat")
     khat, ess, rows = (np.array(found[name], dtype=float) for name in ("k-hat", "ess", "rows"))
     draws, threshold = found["draws"][0], found["threshold"][0]
-    order = np.argsort(-khat, kind="stable")[:WORST]
+    order = np.argsort(-khat, kind="stable")[:WORST].tolist()
     over = int((khat > threshold).sum())
     alt = (
         f"k-hat against effective draws of {len(khat)} data, and a histogram of k-hat; {over} are "
         "above the threshold"
     )
-    named = [(int(i), f"{rows[i]:.0f}") for i in order[:NAMED] if khat[i] > threshold]
+    named = [(i, f"{rows[i]:.0f}") for i in order[:NAMED] if khat[i] > threshold]
     drawn = drawing.trust_map(khat, ess, draws, threshold, named, alt)
     verdict = view.run.verdict
     assert verdict is not None
@@ -85,21 +85,20 @@ def trust_map(view: View) -> Markup:
 
 
 def _worst(
-    view: View, khat: drawing.Array, ess: drawing.Array, rows: drawing.Array, order: drawing.Array
+    view: View, khat: drawing.Array, ess: drawing.Array, rows: drawing.Array, order: list[int]
 ) -> Markup:
     """The worst data, shown if the rows of the report are those that were checked."""
     verdict, part = view.run.verdict, view.shown.part
     assert verdict is not None
-    known = part is not None and verdict.fingerprint is not None
-    if not known or part.fingerprint != verdict.fingerprint:
-        listed = [[f"{rows[i]:.0f}", number(khat[i], 3), f"{ess[i]:.0f}"] for i in map(int, order)]
+    if part is None or part.fingerprint != verdict.fingerprint:
+        listed = [[f"{rows[i]:.0f}", number(khat[i], 3), f"{ess[i]:.0f}"] for i in order]
         why = "The rows that were checked are not at hand here, so that they are named alone."
         head = tag("h3", "The data with the largest k-hat")
         whole = table(("row", "k-hat", "effective draws"), listed, "numbers")
         return joined([head, whole, tag("p", why, class_="note")])
-    other, places = view.beside(torch.tensor(rows[order]).long())
+    other, places = view.beside(torch.tensor([int(rows[i]) for i in order]))
     judged = []
-    for place, i in zip(places.tolist(), map(int, order), strict=True):
+    for place, i in zip(places.tolist(), order, strict=True):
         row, source = f"{rows[i]:.0f}", str(other.number(place))
         name = row if row == source else f"{row} ({source} of the source)"
         judged.append(Judged(place, name, khat[i].item(), ess[i].item()))

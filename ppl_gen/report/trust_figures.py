@@ -224,7 +224,7 @@ def marginals(
         limits: Within which shift and stretch pass, and warn.
         alt: What the figure shows.
     """
-    places = np.arange(len(shift))
+    places = np.arange(len(shift), dtype=float)
     with canvas(10, 3.0) as figure:
         left, right = figure.subplots(1, 2)
         logs = [tuple(np.log(limit) for limit in limits[1]), limits[0]]

@@ -87,6 +87,7 @@ def test_the_exit_status_says_whether_a_check_fails(
 
     assert said.status == status
     assert "It is far." in said.out
+    assert "exit status is 1 if something fails" in command("check", "--help").out
     assert pg.load(digits_run).verdict is not None
 
 
