@@ -5,19 +5,23 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from ppl_gen.errors import RunError
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Console, ConsoleOptions, RenderableType
 
 Status = Literal["pass", "warn", "fail", "skipped", "not applicable"]
+WIDTH = 110
+_MARKS = {"fail": " !!", "warn": "  !"}
 _COLOURS = {
     "pass": "green",
     "warn": "yellow",
-    "fail": "red",
+    "fail": "bold red",
     "skipped": "dim",
     "not applicable": "dim",
 }
@@ -38,6 +42,7 @@ class Finding:
         remedy: What to do, in one sentence; empty if nothing.
         source: Where check and threshold come from.
         details: Further figures by name, one a latent dimension or a statistic.
+        question: That of the check which it answers; empty if it was asked alone.
     """
 
     check: str
@@ -48,7 +53,18 @@ class Finding:
     meaning: str
     remedy: str
     source: str
-    details: dict[str, list[float]] = field(default_factory=dict)
+    details: dict[str, list[float]] = field(default_factory=dict, repr=False)
+    question: str = ""
+
+    @property
+    def measured(self) -> str:
+        """Its figure and unit, to read; empty if there is none."""
+        return "" if math.isnan(self.figure) else f"{self.figure:.4g} {self.unit}".strip()
+
+    @property
+    def in_short(self) -> str:
+        """The first sentence of its meaning."""
+        return re.split(r"(?<=[.!?])\s+(?=[A-Z])", self.meaning)[0]
 
 
 @dataclass(frozen=True)
@@ -56,12 +72,20 @@ class Verdict:
     """All findings on a run, and the data they were made on.
 
     Printing it shows a table; :meth:`to_json` gives the same as data.
+
+    Attributes:
+        findings: In the order of the checks.
+        data: How many rows they were made on; 0 where the programs hold their data themselves.
+        draws: Draws of the guide a row.
+        level: How much was asked for.
+        fingerprint: SHA-256 of the rows; None if there are none, or it is not known.
     """
 
     findings: tuple[Finding, ...]
     data: int
     draws: int
     level: str = "quick"
+    fingerprint: str | None = None
 
     @property
     def status(self) -> Status:
@@ -77,33 +101,82 @@ class Verdict:
                 return finding
         raise KeyError(f"there is no check {check!r}; there are {[f.check for f in self.findings]}")
 
-    def __rich__(self) -> Group:
-        from rich.console import Group
-        from rich.markup import escape
-        from rich.table import Table
+    def of(self, *statuses: Status) -> tuple[Finding, ...]:
+        """The findings of some statuses, in their order."""
+        return tuple(finding for finding in self.findings if finding.status in statuses)
 
-        skipped = sum(finding.status == "skipped" for finding in self.findings)
-        rest = f", {skipped} check{'s' * (skipped > 1)} skipped" if skipped else ""
-        table = Table(
-            title=f"verdict: {self.status}  ({self.data} data, {self.draws} draws each{rest})",
-            title_justify="left",
-            title_style=f"bold {_COLOURS[self.status]}",
+    @property
+    def counts(self) -> str:
+        """How many findings have which status, in words, the worst first."""
+        order = ("fail", "warn", "pass", "skipped", "not applicable")
+        found = ((len(self.of(status)), status) for status in order)
+        verbs = {"fail": "fails", "warn": "warns", "pass": "passes"}
+        return ", ".join(
+            f"{count} {verbs.get(status, status) if count == 1 else status}"
+            for count, status in found
+            if count
         )
-        for name in ("check", "figure", "good", "status"):
-            table.add_column(name)
-        lines = []
-        for f in self.findings:
-            figure = "" if math.isnan(f.figure) else f"{f.figure:.4g} {f.unit}"
-            status = f"[{_COLOURS[f.status]}]{f.status}[/]"
-            table.add_row(escape(f.check), escape(figure), escape(f.threshold), status)
-            lines.append(f"[bold]{escape(f.check)}[/]: {escape(f'{f.meaning} {f.remedy}'.strip())}")
-        return Group(table, *lines)
+
+    @property
+    def answers(self) -> dict[str, tuple[Finding, ...]]:
+        """What was found out, by the question that it answers; without what was skipped."""
+        found = dict[str, tuple[Finding, ...]]()
+        for finding in self.of("pass", "warn", "fail"):
+            found[finding.question] = (*found.get(finding.question, ()), finding)
+        return found
+
+    @property
+    def left_out(self) -> dict[tuple[Status, str], tuple[str, ...]]:
+        """What was not found out: status and reason, and the names of the checks it holds for."""
+        found = dict[tuple[Status, str], tuple[str, ...]]()
+        for finding in (*self.of("skipped"), *self.of("not applicable")):
+            reason = finding.status, f"{finding.meaning} {finding.remedy}".strip()
+            found[reason] = (*found.get(reason, ()), finding.check)
+        return found
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        from rich.padding import Padding
+        from rich.text import Text
+
+        width = min(options.max_width, WIDTH)
+        colour = _COLOURS[self.status].removeprefix("bold ")
+        yield Text.assemble((f"verdict: {self.status}", f"bold {colour}"), f"  ({self.counts})")
+        draws = f", {self.draws:,} draws each" if self.draws > 1 else ""
+        data = f"{self.data:,} data" if self.data else "the data of the fit"
+        yield Text(f"on {data}{draws}, level {self.level}\n", "dim")
+        names = max((len(f.check) for group in self.answers.values() for f in group), default=0)
+        for question, findings in self.answers.items():
+            if question:
+                yield Text(asked(question), "italic")
+            yield _rows(findings, names, width)
+        blocks: dict[Status, str] = {
+            "fail": "What fails",
+            "warn": "What warns",
+            "pass": "What passes",
+        }
+        for status, heading in blocks.items():
+            if found := self.of(status):
+                yield Text(f"\n{heading}", _COLOURS[status])
+            for f in found:
+                said = f.in_short if status == "pass" else f"{f.meaning} {f.remedy}".strip()
+                sentence = Text.assemble((f.check, "" if status == "pass" else "bold"), f": {said}")
+                yield Padding(sentence, (0, 0, 0, 2), expand=False)
+        for block in ("skipped", "not applicable"):
+            reasons = {r: names for (s, r), names in self.left_out.items() if s == block}
+            if reasons:
+                yield Text(f"\n{block.capitalize()}", "dim")
+            for reason, names in reasons.items():
+                yield Padding(
+                    Text(f"{', '.join(names)}: {reason}", "dim"), (0, 0, 0, 2), expand=False
+                )
 
     def __str__(self) -> str:
         from rich.console import Console
 
         text = io.StringIO()
-        Console(width=110, file=text).print(self)
+        Console(width=WIDTH, file=text).print(self)
         return text.getvalue()
 
     def to_json(self) -> str:
@@ -131,7 +204,8 @@ class Verdict:
                 figure = _number(item["figure"])
                 findings.append(Finding(**{**item, "figure": figure, "details": details}))
             level = str(plain.get("level", "quick"))
-            return cls(tuple(findings), int(plain["data"]), int(plain["draws"]), level)
+            made_on = int(plain["data"]), int(plain["draws"])
+            return cls(tuple(findings), *made_on, level, plain.get("fingerprint"))
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"the verdict cannot be read: {error}") from error
 
@@ -139,6 +213,29 @@ class Verdict:
 def grade(figure: float, good: float, bad: float) -> Status:
     """``pass`` up to ``good``, ``warn`` up to ``bad``, ``fail`` beyond."""
     return "pass" if figure <= good else "warn" if figure <= bad else "fail"
+
+
+def asked(question: str) -> str:
+    """A question as a sentence."""
+    return f"{question[:1].upper()}{question[1:]}?"
+
+
+def _rows(findings: tuple[Finding, ...], names: int, width: int) -> RenderableType:
+    """Findings as rows whose columns stand below those of every other question."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0), width=width)
+    for fixed in (3, 4, names):
+        table.add_column(width=fixed)
+    for _ in ("figure", "good"):
+        table.add_column(ratio=1)
+    for f in findings:
+        colour = _COLOURS[f.status]
+        mark, status = Text(_MARKS.get(f.status, ""), colour), Text(f.status, colour)
+        name = Text(f.check, "" if f.status == "pass" else colour)
+        table.add_row(mark, status, name, Text(f.measured), Text(f.threshold, "dim"))
+    return table
 
 
 def _number(value: float | None) -> float:

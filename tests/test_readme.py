@@ -71,7 +71,10 @@ def test_a_prior_of_ones_own_is_fitted_checked_sampled_and_reported(tmp_path: Pa
             cwd=tmp_path,
             timeout=600,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
+        # What was fitted for three epochs may fail its checks, and check then says so.
+        well = (0, 1) if " check " in command else (0,)
+        assert done.returncode in well, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
     assert (tmp_path / "runs" / "heart" / "report.html").is_file()
     assert len(heart.splitlines()) < 20
 

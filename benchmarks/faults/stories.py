@@ -179,7 +179,7 @@ TALES = {
     "gmm": Tale(
         lambda x: GMM((2,), 3, posterior="normal"),
         blobs,
-        {"epochs": 600, "learning_rate": 0.02},
+        {"epochs": 2500, "learning_rate": 0.02, "batch_size": 400},
         own=True,
         rows=400,
     ),

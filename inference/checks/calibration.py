@@ -144,9 +144,9 @@ def uniform(found: Ranked, by_fits: bool = False) -> Finding:
         for name, values in zip(found.names, torch.stack(figures, 1).tolist(), strict=True)
     }
     for i in weight.topk(min(count, DRAWN)).indices.tolist():
-        details[f"ECDF of {found.names[i]}"] = tested.ecdf[:, i].tolist()
-    details["ECDF at"] = tested.grid.tolist()
-    details |= {"band from": tested.lower.tolist(), "band to": tested.upper.tolist()}
+        details[f"ECDF of {found.names[i]}"] = _rounded(tested.ecdf[:, i])
+    details["ECDF at"] = _rounded(tested.grid)
+    details |= {"band from": _rounded(tested.lower), "band to": _rounded(tested.upper)}
     done = f"{len(found):,} {'fits to simulated data' if by_fits else 'simulations'}"
     blind = f" (so many see distances from {1.63 / len(found) ** 0.5:.2f} on)" if by_fits else ""
     passes = f"In {done} the truths lie among the draws of their posterior as they should{blind}."
@@ -193,6 +193,11 @@ def covered(found: Ranked) -> Finding:
 
 
 _ORDER: tuple[Status, ...] = ("pass", "warn", "fail")
+
+
+def _rounded(values: Tensor) -> list[float]:
+    """As exact as a figure shows it."""
+    return values.double().round(decimals=5).tolist()
 
 
 def _status(figure: float, p_value: float, good: float, bad: float) -> Status:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -126,20 +128,19 @@ def check(
     )
     asked = [c for c in CHECKS if level == "full" or c.level == "quick"]
     findings: list[Finding] = []
+    left = list(asked)
     with steps(len(asked), progress) as shown:
         try:
-            for question in asked:
-                findings += _answers(question, subject, shown)
-                if question is DOCTOR:  # which has seen all rows, and says what is wrong with some
+            while left:
+                findings += _answers(left[0], subject, shown)
+                if left.pop(0) is DOCTOR:  # which has seen all rows, and says what is wrong
                     subject = _sound(subject)
         except KeyboardInterrupt as interrupt:
-            done = {finding.check for finding in findings}
-            left = [name for question in asked for name in question.findings if name not in done]
-            findings += [subject.skipped(name, "It was interrupted.") for name in left]
+            findings += [f for question in left for f in _skipped(question, "It was interrupted.")]
             interrupt.args = ("interrupted: what was checked until then is kept",)
             raise
         finally:
-            run.verdict = Verdict(tuple(findings), subject.rows, draws, level)
+            run.verdict = Verdict(tuple(findings), subject.rows, draws, level, subject.fingerprint)
     return run.verdict
 
 
@@ -170,10 +171,17 @@ def _answers(question: Check, subject: Subject, shown: Steps) -> Iterable[Findin
         about = f", about {seconds:.0f} s" if seconds >= 1 else ""
         work = f": {cost.work}{about}" if cost.work else ""
         subject.tell = shown.begin(f"{question.question}{work}")
-        return list(question.look(subject))
+        return [replace(f, question=question.question) for f in question.look(subject)]
     except PplGenError as error:
-        reason = f"It could not be made: {error}."
+        return _skipped(question, f"It could not be made: {error}.")
     except Exception as error:  # what one check did not foresee must not cost the others
         logger.exception("a check broke: %s", question.question)
-        reason = f"It broke on this story, which is a mistake in the check: {error!r}."
-    return [subject.skipped(name, reason) for name in question.findings]
+        return _skipped(
+            question, f"It broke on this story, which is a mistake in the check: {error!r}."
+        )
+
+
+def _skipped(question: Check, reason: str) -> list[Finding]:
+    """What a check would have found."""
+    skipped = Finding("", math.nan, "", "", "skipped", reason, "", "", question=question.question)
+    return [replace(skipped, check=name) for name in question.findings]

@@ -32,6 +32,7 @@ SIMULATED = 50
 # Beyond so many coordinates a triangular map has too many numbers for the draws that find it.
 TURNED = 32
 NAMES = ("divergence", "amortisation gap", "approximation gap")
+LIMITS = {NAMES[0]: (0.5, 2.0), NAMES[1]: (0.25, 1.0), NAMES[2]: (0.5, 2.0)}  # in nats
 WORST = 5
 
 
@@ -136,7 +137,7 @@ def divergence(found: Bounds, rows: Tensor) -> Finding:
     figure, error = value.mean().item(), _error_of_mean(found.error)
     understated = (found.annealed - found.importance).mean().item()
     worst = value.argsort(descending=True)[:WORST]
-    status = grade(figure - 2 * error, 0.5, 2.0)
+    status = grade(figure - 2 * error, *LIMITS["divergence"])
     if not math.isfinite(figure):
         status = "fail"
     unsure = found.slack > max(0.5, figure)
@@ -174,6 +175,10 @@ def divergence(found: Bounds, rows: Tensor) -> Finding:
             "ELBO": [found.elbo.mean().item()],
             "importance-weighted": [found.importance.mean().item()],
             "annealed": [found.annealed.mean().item()],
+            "errors of the three": [
+                _error_of_mean(errors)
+                for errors in (found.elbo_error, found.importance_error, found.annealed_error)
+            ],
             "slack on simulated data": [found.slack],
             "worst rows": rows[worst].double().tolist() if len(rows) == len(value) else [],
             "worst divergences": value[worst].tolist(),
@@ -197,7 +202,7 @@ def amortisation_gap(found: Refinement, local: bool, names: tuple[str, ...]) -> 
         Cremer et al. (2018), https://arxiv.org/abs/1801.03558
     """
     figure, error = found.gain.mean().item(), _error_of_mean(found.error)
-    status = grade(figure - 3 * error, 0.25, 1.0)
+    status = grade(figure - 3 * error, *LIMITS["amortisation gap"])
     shift, stretch = found.shift.mean(0), found.stretch.log().mean(0).exp()
     worst = (shift.abs() + stretch.log().abs()).argmax().item()
     common = (
@@ -246,7 +251,7 @@ def approximation_gap(found: Bounds, same: Refinement, turned: Refinement | None
     """
     rest = found.divergence - same.gain
     figure, error = rest.mean().item(), _error_of_mean((found.error**2 + same.error**2).sqrt())
-    status = grade(figure - 2 * error, 0.5, 2.0)
+    status = grade(figure - 2 * error, *LIMITS["approximation gap"])
     if not math.isfinite(figure):
         status = "fail"
     won = (turned.gain - same.gain).mean().item() if turned is not None else 0.0

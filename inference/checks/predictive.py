@@ -141,7 +141,12 @@ class Statistic:
 
 @dataclass(frozen=True)
 class Compared:
-    """How far a statistic of the data lies from that of replicates, and how often chance does."""
+    """How far a statistic of the data lies from that of replicates, and how often chance does.
+
+    Attributes:
+        chance: Within what distances from their mean 95 % of the replicates lie, from below and
+            from above; NaN if that is not known.
+    """
 
     name: str
     unit: str
@@ -150,6 +155,7 @@ class Compared:
     replicated: float
     distance: float
     p_value: float
+    chance: tuple[float, float] = (math.nan, math.nan)
 
     @property
     def status(self) -> Status:
@@ -174,11 +180,19 @@ def compared(statistics: list[Statistic], inflation: float = 1.0) -> list[Compar
             s.replicated.double().mean().item(),
             distance if s.distance is None else s.distance,
             p_value,
+            _chance(s, inflation),
         )
         for s, distance, p_value in zip(
             statistics, test.distance.tolist(), test.p_value.tolist(), strict=True
         )
     ]
+
+
+def _chance(statistic: Statistic, inflation: float) -> tuple[float, float]:
+    drawn = statistic.replicated.double()
+    apart = inflation * (drawn - drawn.mean()) / statistic.size
+    low, high = apart.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return low, high
 
 
 @dataclass
@@ -412,6 +426,7 @@ def judged(name: str, made: str, found: list[Compared], details: dict[str, list[
     worst = order[0]
     off = [f"{one.name} by {one.distance:.2g} {one.unit}" for one in order if one.status != "pass"]
     each = {one.name: [one.observed, one.replicated, one.distance, one.p_value] for one in order}
+    within = {f"chance and limits of {one.name}": [*one.chance, *one.limits] for one in order}
     return Finding(
         name,
         worst.distance,
@@ -424,7 +439,7 @@ def judged(name: str, made: str, found: list[Compared], details: dict[str, list[
         + (f"; and in {len(off) - SHOWN} more." if len(off) > SHOWN else "."),
         "" if worst.status == "pass" else _remedy(worst.name, made),
         "Gelman et al. 1996",
-        {**each, **details},
+        {**each, **within, **details},
     )
 
 

@@ -28,6 +28,7 @@ WALK = 12 * NUTS_CHAINS * (NUTS_DRAWS + NUTS_WARMUP)
 # first half may be from those of the second, in standard deviations. Both are ours.
 LEAST_CHAINS = 8
 DRIFT = 0.2
+SHIFT, STRETCH = (0.1, 0.2), (1.1, 1.2)  # up to the first it passes, beyond the second it fails
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,10 @@ def agreement(found: Distance, names: tuple[str, ...], left: int, rows: int) -> 
     high, narrow = "high" if shift > 0 else "low", "narrow" if stretch < 1 else "wide"
     judged: dict[str, Status] = {
         f"the guide is too {narrow} in {names[off]}, by a factor of {stretch:.2f}": grade(
-            abs(math.log(stretch)), math.log(1.1), math.log(1.2)
+            abs(math.log(stretch)), *map(math.log, STRETCH)
         ),
         f"its mean of {names[far]} is too {high}, by {abs(shift):.2f} deviations": grade(
-            abs(shift), 0.1, 0.2
+            abs(shift), *SHIFT
         ),
         f"its draws of {names[worst]} lie {figure:.2f} posterior deviations from those of "
         "Hamiltonian chains": grade(figure, 0.1, 0.3),

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 
+import torch
+
 from ppl_gen.inference.checks.subject import Check, Cost, Subject
 from ppl_gen.inference.estimators import Evidence, khat_threshold
 from ppl_gen.inference.passes import evidence_of, joint_evidence_of
 from ppl_gen.inference.verdict import Finding, Status, grade
+
+MAPPED = 1000  # data whose k-hat is kept one by one
 
 
 def posterior_findings(subject: Subject) -> list[Finding]:
@@ -128,7 +132,8 @@ def khat(found: Evidence) -> Finding:
     """Share of data whose importance weights have too heavy a tail, by Pareto k-hat.
 
     It passes up to 5 % of the data and fails beyond 20 % (our limits); the threshold of a datum is
-    that of Vehtari et al.
+    that of Vehtari et al. The details hold k-hat, brought between -10 and 10, and effective draws
+    of each datum; of more than 1,000, of that many evenly spread from the worst to the best.
 
     Reference:
         Vehtari et al. (2024), https://arxiv.org/abs/1507.02646; Yao et al. (2018),
@@ -155,8 +160,26 @@ def khat(found: Evidence) -> Finding:
         else f"Distrust the latents of rows such as {worst.tolist()}; give "
         "the guide heavier tails or more room (of a VAE, posterior='full').",
         "Vehtari et al. 2024; Yao et al. 2018",
-        {"worst rows": [float(i) for i in worst], "worst k-hat": found.khat[worst].tolist()},
+        {
+            "worst rows": [float(i) for i in worst],
+            "worst k-hat": found.khat[worst].tolist(),
+            **_of_each(found),
+        },
     )
+
+
+def _of_each(found: Evidence) -> dict[str, list[float]]:
+    """What a map of trust is drawn from."""
+    order = found.khat.argsort(descending=True)
+    places = torch.linspace(0, len(order) - 1, min(len(order), MAPPED)).round().long()
+    rows = order[places].sort().values
+    return {
+        "threshold": [khat_threshold(found.draws)],
+        "draws": [float(found.draws)],
+        "rows": rows.double().tolist(),
+        "k-hat": found.khat[rows].double().clamp(-10, 10).round(decimals=3).tolist(),
+        "ess": found.ess[rows].double().round(decimals=1).tolist(),
+    }
 
 
 def joint_khat(found: Evidence) -> Finding:

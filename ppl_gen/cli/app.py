@@ -53,9 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: What follows the name of the program; those of the process unless given.
 
     Returns:
-        The exit status: 0 if all went well, 1 if the doctor finds a fault, 2 after a mistake,
-        which one sentence on the standard error names, 130 after an interrupt, 141 if nobody reads
-        the output any more.
+        The exit status: 0 if all went well, 1 if the doctor finds a fault or a check fails, 2 after
+        a mistake, which one sentence on the standard error names, 130 after an interrupt, 141 if
+        nobody reads the output any more.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:

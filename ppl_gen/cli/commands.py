@@ -32,7 +32,8 @@ def check(
     """Say whether a run may be believed.
 
     Prints a table of checks, each with its figure and what follows from it, and puts the verdict
-    into the run.
+    into the run. The exit status is 1 if something fails, 0 otherwise. After an interrupt (Ctrl-C)
+    it is 130; what was checked until then is shown and kept.
 
     Examples:
         ppl-gen check runs/a
@@ -48,19 +49,53 @@ def check(
     """
     at_least_one("draws", draws)
     run = fitted.open()
-    rows = fitted.rows(run, fitted.dataset(run), "checking")
-    options: dict[str, Any] = {"level": level, "budget": budget}
-    verdict = make_verdict(fitted.run, run, rows, draws, seed, **options)
-    show(verdict.to_json().rstrip() if json else verdict)
+    data = fitted.dataset(run)
+    rows = fitted.rows(run, data, "checking")
+    options: dict[str, Any] = {"level": level, "budget": budget, "train": fitted.train(run, data)}
+    before = run.verdict
+    try:
+        verdict = make_verdict(fitted.run, run, rows, draws, seed, **options)
+    except KeyboardInterrupt:
+        if run.verdict is not None and run.verdict is not before:
+            show_verdict(run.verdict, json)
+        raise
+    conclude(verdict, json)
 
 
 def make_verdict(
     path: Path, run: Run, rows: Part | None, draws: int = 1000, seed: int = 0, **options: Any
 ) -> Verdict:
-    """Check a run, and put the verdict into it in memory and on disk."""
-    verdict = pg.check(run, rows, draws=draws, seed=seed, **options)
+    """Check a run, and put the verdict into it in memory and on disk.
+
+    After an interrupt that is what was checked until then, if anything was.
+    """
+    before = run.verdict
+    try:
+        verdict = pg.check(run, rows, draws=draws, seed=seed, **options)
+    except KeyboardInterrupt:
+        if run.verdict is not None and run.verdict.answers:
+            disk.save_verdict(run, path)
+        else:
+            run.verdict = before
+        raise
     disk.save_verdict(run, path)
     return verdict
+
+
+def show_verdict(verdict: Verdict, json: bool) -> None:
+    """Print a verdict as a table or as JSON."""
+    show(verdict.to_json().rstrip() if json else verdict)
+
+
+def conclude(verdict: Verdict, json: bool) -> None:
+    """Print a verdict.
+
+    Raises:
+        SystemExit: With status 1, if something fails.
+    """
+    show_verdict(verdict, json)
+    if verdict.status == "fail":
+        raise SystemExit(1)
 
 
 def sample(

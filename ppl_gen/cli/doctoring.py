@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import ppl_gen as pg
-from ppl_gen.cli.commands import at_least_one
-from ppl_gen.cli.console import note, show, shown
+from ppl_gen.cli.commands import at_least_one, conclude
+from ppl_gen.cli.console import note, shown
 from ppl_gen.cli.fitting import (
     BY_DATA,
     DOTTED,
@@ -71,9 +71,7 @@ def doctor(arguments: list[str]) -> None:
         hint = nearest(first, STORIES)
         raise StoryError(f"there is no story {first!r}, and it is no .py file: {hint}")
     verdict = pg.doctor(story, data, batch_size=asked.batch_size, seed=asked.seed)
-    show(verdict.to_json().rstrip() if asked.json else verdict)
-    if verdict.status == "fail":
-        raise SystemExit(1)
+    conclude(verdict, asked.json)
 
 
 def _named(name: str, arguments: list[str]) -> tuple[Any, Any, Asked]:

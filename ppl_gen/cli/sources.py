@@ -143,6 +143,22 @@ class Fitted:
         warn_if_changed(data, run.data.fingerprint)
         return data
 
+    def train(self, run: Run, data: Dataset | None) -> Part | None:
+        """The rows that the story was fitted to; None if they are not to be had any more.
+
+        Args:
+            run: The run.
+            data: The data to work on, which may be others.
+        """
+        try:
+            fitted = data if self.data is None else self._reload(run.data.source)
+        except DataError:
+            return None
+        if fitted is None:
+            return None
+        train = shaped_like(fitted, run.data.columns).train
+        return train if train.fingerprint == run.data.fingerprint else None
+
     def rows(self, run: Run, data: Dataset | None, doing: str) -> Part | None:
         """The part of the data to work on; it says which."""
         if data is None:

@@ -109,10 +109,10 @@ def svg(figure: Figure, alt: str) -> Markup:
     return tag("div", frame, class_="plot", tabindex="0")
 
 
-def drawable(text: str) -> bool:
+def drawable(text: str, longest: int = LONGEST) -> bool:
     """Whether text of data may stand in a figure: short, and of characters that its font has."""
-    simple = all(c.isalnum() or c in " _-.,:()/%+*²³°" for c in text)
-    return 0 < len(text) <= LONGEST and simple and all(ord(c) < FIRST_WITHOUT_GLYPH for c in text)
+    simple = all(c.isalnum() or c in " _-.,:()[]'/%+*²³°" for c in text)
+    return 0 < len(text) <= longest and simple and all(ord(c) < FIRST_WITHOUT_GLYPH for c in text)
 
 
 def legend(entries: Sequence[tuple[str, str, str]]) -> Markup:

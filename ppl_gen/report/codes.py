@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from ppl_gen.inference.estimators import Evidence, khat_threshold
 from ppl_gen.report import figures
@@ -144,17 +144,43 @@ def _worst(view: View, found: Evidence) -> Markup:
     """The data with the largest k-hat."""
     order = found.khat.nan_to_num(nan=torch.inf).argsort(descending=True, stable=True)
     rows = [int(row) for row in order[:WORST] if not found.khat[row].isneginf()]
-    if not rows:
+    judged = [
+        Judged(row, str(view.number(row)), found.khat[row].item(), found.ess[row].item())
+        for row in rows
+    ]
+    return worst(view, judged, found.draws)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A datum and how far its posterior is to be trusted.
+
+    Attributes:
+        place: Among the rows that are shown.
+        name: Its number, in words.
+        khat: Pareto shape of its weights.
+        ess: Its effective draws.
+    """
+
+    place: int
+    name: str
+    khat: float
+    ess: float
+
+
+def worst(view: View, judged: Sequence[Judged], draws: int) -> Markup:
+    """The data with the largest k-hat, as pictures or as rows of a table."""
+    if not judged:
         return Markup()
     head = tag("h3", "The data with the largest k-hat")
     if kind_of(view.x) == "image":
         greys = Greys.of(view.x)
         thumbs = [
             figure(
-                picture(view.x[[row]], 1, f"row {view.number(row)}", greys),
-                joined(_described(view, found, row), Markup("<br>")),
+                picture(view.x[[one.place]], 1, f"row {one.name}", greys),
+                joined(_described(view, one), Markup("<br>")),
             )
-            for row in rows
+            for one in judged
         ]
         return joined([head, tag("div", *thumbs, class_="thumbs")])
     columns = view.x.flatten(1).shape[1]
@@ -162,20 +188,16 @@ def _worst(view: View, found: Evidence) -> Markup:
     titles += [*view.column_names[:5], *(["…"] if columns > 5 else [])]
     body = [
         [
-            *(str(view.number(row)), *([view.labels.name(row)] if view.labels else [])),
-            *(_number(found.khat[row]), f"{found.ess[row]:.0f} of {found.draws}"),
-            *(_number(value) for value in view.x[row].flatten()[:5]),
+            *(one.name, *([view.labels.name(one.place)] if view.labels else [])),
+            *(number(one.khat, 3), f"{one.ess:.0f} of {draws:,}"),
+            *(number(value, 3) for value in view.x[one.place].flatten()[:5].tolist()),
             *([""] if columns > 5 else []),
         ]
-        for row in rows
+        for one in judged
     ]
     return joined([head, table(titles, body, "numbers")])
 
 
-def _described(view: View, found: Evidence, row: int) -> list[str]:
-    label = [f"label {view.labels.name(row)}"] if view.labels else []
-    return [f"row {view.number(row)}", *label, f"k-hat {found.khat[row]:.2f}"]
-
-
-def _number(value: Tensor) -> str:
-    return number(value.item(), 3)
+def _described(view: View, one: Judged) -> list[str]:
+    label = [f"label {view.labels.name(one.place)}"] if view.labels else []
+    return [f"row {one.name}", *label, f"k-hat {one.khat:.2f}"]

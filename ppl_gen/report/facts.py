@@ -1,8 +1,7 @@
-"""What a run says of itself: its story, its verdict, its history."""
+"""What a run says of itself: its story and its history."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,11 @@ from ppl_gen.errors import PplGenError
 from ppl_gen.inference.run import Run
 from ppl_gen.inference.seeds import seeded
 from ppl_gen.inference.tracing import trace_nodes
-from ppl_gen.inference.verdict import Finding, Verdict
 from ppl_gen.report import figures
 from ppl_gen.report.canvas import FIRST, SECOND, legend
-from ppl_gen.report.html import Markup, figure, joined, linked, number, table, tag
+from ppl_gen.report.html import Markup, figure, joined, number, tag
+from ppl_gen.report.verdict import overall
 from ppl_gen.report.view import NotShown, View
-
-SIGNS = {"pass": "✓", "warn": "!", "fail": "✕", "skipped": "–"}
 
 
 def story_name(run: Run) -> str:
@@ -42,25 +39,10 @@ def header(view: View) -> Markup:
     parts = [
         tag("p", "ppl-gen report", class_="kicker"),
         tag("h1", f"{story_name(run)} on {view.shown.name}"),
-        _overall(run.verdict),
+        overall(run.verdict),
         tag("dl", *(cell for pair in _facts(view) for cell in pair), class_="facts"),
     ]
     return tag("header", *parts)
-
-
-def _overall(verdict: Verdict | None) -> Markup:
-    if verdict is None:
-        return tag("p", badge("skipped", "not checked"), class_="verdict")
-    worst_first = ("fail", "warn", "pass", "skipped")
-    counts = {s: [f.check for f in verdict.findings if f.status == s] for s in worst_first}
-    words = "; ".join(f"{status}: {', '.join(names)}" for status, names in counts.items() if names)
-    return tag("p", badge(verdict.status), tag("span", words), class_="verdict")
-
-
-def badge(status: str, words: str = "") -> Markup:
-    """A status as a sign, a word and a colour."""
-    sign = tag("span", SIGNS.get(status, "–"), aria_hidden="true")
-    return tag("span", sign, words or status, class_=f"badge {status}")
 
 
 def _facts(view: View) -> list[tuple[Markup, Markup]]:
@@ -107,33 +89,6 @@ def _value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"({', '.join(map(_value, value))}{',' if len(value) == 1 else ''})"
     return repr(value)
-
-
-def verdict(view: View) -> Markup:
-    """Every finding of the last check."""
-    found = view.run.verdict
-    if found is None:
-        raise NotShown(
-            "The run has not been checked. Make a verdict with: ppl-gen check RUN, then write the "
-            "report again."
-        )
-    rows = f"{found.data:,} rows" if found.data else "the data of the fit"
-    intro = f"Made on {rows} with {found.draws:,} draws each: how far to believe the posterior."
-    head = ("check", "status", "figure", "good is", "what it says, what to do")
-    return joined([tag("p", intro), table(head, map(_row, found.findings), "findings")])
-
-
-def _row(found: Finding) -> list[str]:
-    figure_ = "–" if math.isnan(found.figure) else f"{number(found.figure)} {found.unit}"
-    remedy = [tag("p", "→ ", linked(found.remedy))] if found.remedy else []
-    source = [tag("small", "Source: ", linked(found.source))] if found.source else []
-    return [
-        found.check,
-        badge(found.status),
-        figure_,
-        found.threshold or "–",
-        joined([linked(found.meaning), *remedy, *source]),
-    ]
 
 
 def curves(view: View) -> Markup:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ppl_gen.errors import PplGenError, RunError
 from ppl_gen.inference.disk import write_file
 from ppl_gen.inference.run import Run
-from ppl_gen.report import codes, conditional, facts, mixture, pictures
+from ppl_gen.report import codes, conditional, facts, mixture, pictures, trust, verdict
 from ppl_gen.report.html import Markup, tag
 from ppl_gen.report.style import CSS
 from ppl_gen.report.view import View, data_to_show
@@ -42,8 +42,14 @@ def _has_codes(view: View) -> bool:
 
 
 SECTIONS: dict[str, Section] = {
-    "Verdict": Section(facts.verdict),
+    "Verdict": Section(verdict.verdict),
+    "Trust, datum by datum": Section(trust.trust_map, trust.has_map),
+    "Calibration": Section(trust.calibration, trust.has_ranks),
+    "Distance from the posterior": Section(trust.sandwich, trust.has_bounds),
+    "Beside Hamiltonian chains": Section(trust.reference, trust.has_reference),
+    "Beside replicates": Section(trust.predictive, trust.has_statistics),
     "Learning curves": Section(facts.curves),
+    "Coming to rest": Section(trust.settling, trust.has_steps),
     "Components": Section(mixture.components, mixture.is_mixture),
     "Weights": Section(mixture.weights, mixture.is_mixture),
     "Responsibilities": Section(mixture.responsibilities, mixture.is_mixture),
@@ -71,7 +77,9 @@ def write_report(
 ) -> Path:
     """Write what a run can show to one HTML file that needs nothing else.
 
-    Verdict, learning curves, samples beside data, reconstructions, the plane of codes, traversals,
+    Verdict, and what can be drawn of its findings: trust datum by datum, calibration, the distance
+    from the posterior, the guide beside chains, the data beside replicates; learning curves and how
+    the steps came to rest, samples beside data, reconstructions, the plane of codes, traversals,
     interpolations, and where the guide is wrong; of a mixture its components among the data, their
     weights, and which datum is in doubt; of a story with a condition, what it makes of a datum
     under others, and how it completes what a mask shows in part. What to show is found by tracing

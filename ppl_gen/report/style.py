@@ -72,9 +72,23 @@ table { border-collapse: collapse; width: 100%; font-size: 0.92rem; line-height:
 th { text-align: left; font-weight: 600; color: var(--muted); font-size: 0.84rem; }
 th, td { padding: 9px 16px 9px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 td small { display: block; color: var(--muted); font-size: 0.84rem; }
-table.findings td:nth-child(5) { min-width: 17em; }
-table.findings td:first-child { font-weight: 600; }
-table.findings td p { margin: 2px 0; }
+table.findings td:first-child { font-weight: 600; border-left: 3px solid transparent;
+  padding-left: 10px; }
+table.findings tr.found td { padding-top: 6px; padding-bottom: 6px; }
+table.findings tr.fail td { background: color-mix(in srgb, var(--fail) 9%, transparent); }
+table.findings tr.warn td { background: color-mix(in srgb, var(--warn) 8%, transparent); }
+table.findings tr.fail td:first-child { border-left-color: var(--fail); }
+table.findings tr.warn td:first-child { border-left-color: var(--warn); }
+table.findings tr.question th { color: var(--ink); font-size: 0.92rem; padding-top: 13px;
+  padding-bottom: 5px; }
+.told { list-style: none; margin: 0 0 20px; padding: 0; max-width: 50em; }
+.told li { padding: 3px 0 3px 12px; border-left: 3px solid var(--line); margin: 0 0 8px;
+  overflow-wrap: anywhere; }
+.told p { margin: 0 0 2px; max-width: none; }
+.told.fail li { border-left-color: var(--fail); }
+.told.warn li { border-left-color: var(--warn); }
+.told.short li, .told.left li { margin: 0; border-left: 0; padding-left: 0; font-size: 0.92rem; }
+.told.left { color: var(--muted); } .told.left b { font-weight: 600; }
 table.numbers td { font-variant-numeric: tabular-nums; white-space: nowrap; }
 footer { color: var(--muted); font-size: 0.86rem; padding-top: 18px; padding-bottom: 40px;
   border-top: 1px solid var(--line); }

@@ -180,6 +180,14 @@ class View:
         place = self.index[row]
         return int(place if self.shown.rows is None else self.shown.rows[place])
 
+    def beside(self, rows: Tensor) -> tuple[View, Tensor]:
+        """Some rows of all, ``(N,)``, in a view of their own, and their places there."""
+        other = View(self.run, self.shown, self.seed, self.label_names)
+        if self.run.structure.needs_all:
+            return other, rows
+        other.index = rows
+        return other, torch.arange(len(rows))
+
     def some(self, rows: int) -> Part:
         """The first rows that are shown, or all if the story needs all."""
         return self.part if self.run.structure.needs_all else self.part[:rows]

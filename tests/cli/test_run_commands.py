@@ -1,7 +1,10 @@
 """What can be asked of a run: check, sample, posterior, report."""
 
+import importlib
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +15,8 @@ from PIL import Image
 
 import ppl_gen as pg
 from ppl_gen.cli.pictures import arrays, grid
+from ppl_gen.inference import Finding
+from ppl_gen.inference.checks import Check, Subject
 
 MEAN = STORY.replace("EVENT", "pass")
 
@@ -29,10 +34,10 @@ def test_check_prints_the_verdict_and_puts_it_into_the_run(
     command: Command, digits_run: Path
 ) -> None:
     said = command("check", digits_run, "--draws", "20")
-    assert said.status == 0
     assert "checking on the test part of 'digits': 270 rows\n" in said.err
     verdict = pg.load(digits_run).verdict
     assert verdict is not None
+    assert said.status == (1 if verdict.status == "fail" else 0)
     assert (verdict.data, verdict.draws) == (270, 20)
     for finding in verdict.findings:
         assert finding.check in said.out
@@ -45,6 +50,114 @@ def test_check_can_speak_json(command: Command, digits_run: Path) -> None:
     assert json.loads(said.out)["data"] == 270
 
 
+def told(status: Any, check: str = "gap") -> Finding:
+    return Finding(check, 3.0, "nats", "at most 0.5", status, "It is far.", "Mend.", "")
+
+
+@pytest.fixture
+def checks(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Subject]]:
+    """Put checks that find what is said in the place of all; their subjects are collected."""
+
+    def put(*looks: Callable[[], Finding]) -> list[Subject]:
+        subjects: list[Subject] = []
+
+        def check(number: int, look: Callable[[], Finding]) -> Check:
+            def find(subject: Subject) -> list[Finding]:
+                subjects.append(subject)
+                return [look()]
+
+            return Check(f"question {number}", (f"check {number}",), find)
+
+        module = importlib.import_module("ppl_gen.inference.checks.check")
+        monkeypatch.setattr(module, "CHECKS", tuple(check(*pair) for pair in enumerate(looks)))
+        return subjects
+
+    return put
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+@pytest.mark.parametrize(
+    ("found", "status"), [("pass", 0), ("warn", 0), ("skipped", 0), ("fail", 1)]
+)
+def test_the_exit_status_says_whether_a_check_fails(
+    found: str, status: int, form: tuple[str, ...], checks: Any, command: Command, digits_run: Path
+) -> None:
+    checks(lambda: told("pass"), lambda: told(found))
+    said = command("check", digits_run, *form)
+
+    assert said.status == status
+    assert "It is far." in said.out
+    assert "exit status is 1 if something fails" in command("check", "--help").out
+    assert pg.load(digits_run).verdict is not None
+
+
+def test_a_failing_check_does_not_end_a_report(
+    checks: Any, command: Command, digits_run: Path
+) -> None:
+    checks(lambda: told("fail"))
+    said = command("report", digits_run)
+
+    assert said.status == 0
+    assert "It is far." in (digits_run / "report.html").read_text()
+
+
+def interrupted() -> Finding:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_an_interrupt_keeps_and_shows_what_was_done(
+    form: tuple[str, ...], checks: Any, command: Command, digits_run: Path
+) -> None:
+    subjects = checks(lambda: told("fail"), interrupted, lambda: told("pass", "never"))
+    said = command("check", digits_run, *form)
+
+    assert said.status == 130
+    assert "what was checked until then is kept" in said.complaint
+    verdict = pg.load(digits_run).verdict
+    assert verdict is not None
+    assert [(f.check, f.status) for f in verdict.findings] == [
+        *(("gap", "fail"), ("check 1", "skipped"), ("check 2", "skipped"))
+    ]
+    assert len(subjects) == 2
+    assert "It is far." in said.out
+    assert "It was interrupted." in said.out
+    if form:
+        assert json.loads(said.out) == json.loads(verdict.to_json())
+
+
+def test_an_interrupt_before_anything_was_found_leaves_the_verdict_before(
+    checks: Any, command: Command, digits_run: Path
+) -> None:
+    checks(lambda: told("warn"))
+    assert command("check", digits_run).status == 0
+    before = (digits_run / "verdict.json").read_text()
+    checks(interrupted)
+
+    assert command("check", digits_run).status == 130
+    assert (digits_run / "verdict.json").read_text() == before
+
+
+def test_the_rows_of_the_fit_are_given_to_the_checks_where_they_are_to_be_had(
+    checks: Any, command: Command, digits_run: Path
+) -> None:
+    """Other data bring other rows to train on, which are not those of the fit."""
+    np.save("other.npy", pg.data.load("digits").test.x[:60].numpy())
+    fingerprint = pg.load(digits_run).data.fingerprint
+    subjects = checks(lambda: told("pass"))
+    command("check", digits_run)
+    command("check", digits_run, "--data", "other.npy", "--part", "all")
+    record = json.loads((digits_run / "run.json").read_text())
+    record["data"]["fingerprint"] = "others"
+    (digits_run / "run.json").write_text(json.dumps(record))
+    command("check", digits_run)
+
+    own, beside, changed = (subject.train for subject in subjects)
+    assert own.fingerprint == beside.fingerprint == fingerprint
+    assert subjects[1].rows == 60
+    assert changed is None
+
+
 def test_check_takes_other_data_read_as_the_fitted_ones_were(
     command: Command, digits_run: Path
 ) -> None:
@@ -52,7 +165,7 @@ def test_check_takes_other_data_read_as_the_fitted_ones_were(
     x = pg.data.load("digits").test.x[:60]
     np.save("other.npy", x.numpy())
     said = command("check", digits_run, "--data", "other.npy", "--part", "all", "--draws", "5")
-    assert said.status == 0
+    assert said.status in (0, 1)
     assert "checking on all rows of 'other.npy': 60 rows\n" in said.err
 
 
@@ -145,7 +258,7 @@ def test_a_run_of_ones_own_story_needs_its_file_and_takes_global_latents_on_the_
     assert refused.status == 2
     assert refused.complaint.endswith("a run holds no code: give it, --story mean.py")
     said = command("check", mean_run, "--story", "mean.py", "--draws", "20")
-    assert said.status == 0
+    assert said.status in (0, 1)
     assert "checking on the train part of 'rows.csv': 42 rows\n" in said.err
 
 
@@ -203,13 +316,15 @@ def test_a_damaged_run_is_refused(command: Command, digits_run: Path) -> None:
 
 
 def test_the_demo_runs_twice_but_spares_other_runs(
-    command: Command, digits_run: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, digits_run: Path, monkeypatch: pytest.MonkeyPatch, checks: Any
 ) -> None:
+    """It ends well whatever its checks find: it is to show them."""
     pytest.importorskip("ppl_gen.report")
     from ppl_gen.cli import demo
     from ppl_gen.inference import Settings
 
     monkeypatch.setattr(demo, "SETTINGS", Settings(epochs=1, device="cpu"))
+    checks(lambda: told("fail"))
     for _ in range(2):
         said = command("demo", "--out", "demo")
         assert said.status == 0
