@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
 from ppl_gen.inference.checks.subject import Check, Cost, Subject
 from ppl_gen.inference.estimators import Evidence, khat_threshold
@@ -47,7 +48,7 @@ def posterior_findings(subject: Subject) -> list[Finding]:
         return [evidence(found, "evidence of all data"), gap(found), joint_khat(found)]
     found = evidence_of(run, subject.data, subject.draws, memory=subject.memory, seed=subject.seed)
     named = "predictive density" if structure.has_globals else "evidence"
-    return [evidence(found, f"{named} per datum"), gap(found), khat(found)]
+    return [evidence(found, f"{named} per datum"), gap(found), khat(found, subject.numbers)]
 
 
 def _estimated(subject: Subject) -> list[Finding]:
@@ -128,12 +129,16 @@ def gap(found: Evidence) -> Finding:
     )
 
 
-def khat(found: Evidence) -> Finding:
+def khat(found: Evidence, numbers: Tensor | None = None) -> Finding:
     """Share of data whose importance weights have too heavy a tail, by Pareto k-hat.
 
     It passes up to 5 % of the data and fails beyond 20 % (our limits); the threshold of a datum is
     that of Vehtari et al. The details hold k-hat, brought between -10 and 10, and effective draws
     of each datum; of more than 1,000, of that many evenly spread from the worst to the best.
+
+    Args:
+        found: The weights' evidence, and k-hat, of each row.
+        numbers: What the rows are called, ``(N,)``; by default they are numbered from 0.
 
     Reference:
         Vehtari et al. (2024), https://arxiv.org/abs/1507.02646; Yao et al. (2018),
@@ -144,6 +149,7 @@ def khat(found: Evidence) -> Finding:
         reason = f"Needs at least 25 draws a datum, got {found.draws}."
         return Finding("k-hat", math.nan, "", "", "skipped", reason, "Take more draws.", "")
     share = (found.khat > threshold).double().mean().item()
+    numbers = torch.arange(len(found.khat)) if numbers is None else numbers
     worst = found.khat.argsort(descending=True)[:5]
     return Finding(
         "k-hat",
@@ -157,18 +163,18 @@ def khat(found: Evidence) -> Finding:
         "draws cannot be reweighed.",
         ""
         if share <= 0.05
-        else f"Distrust the latents of rows such as {worst.tolist()}; give "
+        else f"Distrust the latents of rows such as {numbers[worst].tolist()}; give "
         "the guide heavier tails or more room (of a VAE, posterior='full').",
         "Vehtari et al. 2024; Yao et al. 2018",
         {
-            "worst rows": [float(i) for i in worst],
+            "worst rows": numbers[worst].double().tolist(),
             "worst k-hat": found.khat[worst].tolist(),
-            **_of_each(found),
+            **_of_each(found, numbers),
         },
     )
 
 
-def _of_each(found: Evidence) -> dict[str, list[float]]:
+def _of_each(found: Evidence, numbers: Tensor) -> dict[str, list[float]]:
     """What a map of trust is drawn from."""
     order = found.khat.argsort(descending=True)
     places = torch.linspace(0, len(order) - 1, min(len(order), MAPPED)).round().long()
@@ -176,7 +182,7 @@ def _of_each(found: Evidence) -> dict[str, list[float]]:
     return {
         "threshold": [khat_threshold(found.draws)],
         "draws": [float(found.draws)],
-        "rows": rows.double().tolist(),
+        "rows": numbers[rows].double().tolist(),
         "k-hat": found.khat[rows].double().clamp(-10, 10).round(decimals=3).tolist(),
         "ess": found.ess[rows].double().round(decimals=1).tolist(),
     }
