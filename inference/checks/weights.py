@@ -149,7 +149,8 @@ def khat(found: Evidence, numbers: Tensor | None = None) -> Finding:
         reason = f"Needs at least 25 draws a datum, got {found.draws}."
         return Finding("k-hat", math.nan, "", "", "skipped", reason, "Take more draws.", "")
     share = (found.khat > threshold).double().mean().item()
-    numbers = torch.arange(len(found.khat)) if numbers is None else numbers
+    if numbers is None or len(numbers) != len(found.khat):  # of a program with rows of its own
+        numbers = torch.arange(len(found.khat))
     worst = found.khat.argsort(descending=True)[:5]
     return Finding(
         "k-hat",
