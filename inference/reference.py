@@ -34,6 +34,8 @@ CHAINS = 32
 MOVES = 200
 GUIDE_DRAWS = 1000
 KEPT = 100
+# Of a single posterior of all data so many times as many, which no mean over rows makes up for.
+ALONE = 4
 WARMUP = 100
 NUTS_CHAINS, NUTS_DRAWS, NUTS_WARMUP = 2, 500, 300
 
@@ -85,12 +87,13 @@ def look(
     parts = []
     with _blocks(run, batch, seed, memory, tell, whole) as blocks:
         for target, told in blocks:
-            guide, log_weights = guide_draws(target, GUIDE_DRAWS)
-            start = start_of(target, guide)
+            times = 1 if target.by_row else ALONE
+            guide, log_weights = guide_draws(target, times * GUIDE_DRAWS)
+            start = start_of(target, guide[:GUIDE_DRAWS])
             schedule = scheduled(target, start, MOVES)
             weights, position = annealed(target, start, schedule, CHAINS, told.between(0.1, 0.6))
             begin, told = resampled(weights, position), told.between(0.6, 1.0)
-            moving = chains(target, begin, start.scale[0], KEPT, WARMUP, tell=told)
+            moving = chains(target, begin, start.scale[0], times * KEPT, WARMUP, tell=told)
             kept = torch.stack(list(moving))
             parts.append(Reference(names_of(target), guide, log_weights, weights, kept))
     return _joined(parts)

@@ -207,14 +207,14 @@ MIRRORED = Tale(
     lambda rows, g: (
         torch.randn(rows, 1, generator=g).sign() * 1.5 + 0.5 * torch.randn(rows, 1, generator=g)
     ),
-    {"epochs": 1000, "learning_rate": 0.02},
+    {"epochs": 2000, "learning_rate": 0.02, "batch_size": 50, "stop": "settled"},
     own=True,
     rows=50,
 )
 TIED = Tale(
     lambda x: (regression, "AutoNormal"),
     tied_responses,
-    {"epochs": 1500, "learning_rate": 0.02},
+    {"epochs": 3000, "learning_rate": 0.02, "batch_size": 200, "stop": "settled"},
     own=True,
     rows=200,
 )
@@ -387,7 +387,9 @@ FAULTS: dict[str, Fault] = {
     "ppca: noise x 0.5": Fault("ppca", wrong_noise(0.5), MADE),
     "linear: decoder too wide": refitted("ppca", CODE, TooWide, epochs=300),
     "vae: stopped at 5 % of the way": refitted("vae", RESTS, epochs=6),
-    "regression: stopped at 5 % of the way": refitted("regression", RESTS, epochs=75),
+    "regression: stopped at 5 % of the way": refitted(
+        "regression", RESTS, epochs=75, stop="epochs"
+    ),
     "ppca: stopped at 5 % of the way": refitted("ppca", RESTS, epochs=5),
     "vae: learning rate too high": refitted("vae", RESTS, learning_rate=0.2),
     "vae: encoder ignores half of x": refitted("vae", ("doctor", *CLOSE), blind),

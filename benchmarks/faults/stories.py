@@ -172,14 +172,14 @@ TALES = {
     "regression": Tale(
         lambda x: (regression, "AutoMultivariateNormal"),
         responses,
-        {"epochs": 1500, "learning_rate": 0.02},
+        {"epochs": 3000, "learning_rate": 0.02, "batch_size": 200, "stop": "settled"},
         own=True,
         rows=200,
     ),
     "gmm": Tale(
         lambda x: GMM((2,), 3, posterior="normal"),
         blobs,
-        {"epochs": 2500, "learning_rate": 0.02, "batch_size": 400},
+        {"epochs": 4000, "learning_rate": 0.02, "batch_size": 400, "stop": "settled"},
         own=True,
         rows=400,
     ),

@@ -75,8 +75,10 @@ def _wasserstein(x: Tensor, y: Tensor) -> Tensor:
     return (x.quantile(at, 0) - y.quantile(at, 0)).abs().mean(0)
 
 
-def agreement(found: Distance, names: tuple[str, ...], left: int, rows: int) -> Finding:
-    """Whether the guide's marginals are those that Hamiltonian chains find.
+def agreement(
+    found: Distance, names: tuple[str, ...], left: int, rows: int, error: Tensor
+) -> Finding:
+    r"""Whether the guide's marginals are those that Hamiltonian chains find.
 
     The figure is the largest distance of a latent's marginal, in posterior standard deviations,
     averaged over rows. It passes up to 0.1 and fails beyond 0.3; it fails, too, if a mean is off by
@@ -88,21 +90,25 @@ def agreement(found: Distance, names: tuple[str, ...], left: int, rows: int) -> 
         names: Of the coordinates.
         left: How many rows were left out, as their chains had not mixed.
         rows: How many were looked at.
+        error: Standard error of each shift by chance, ``(D,)``, in posterior deviations, which is
+            let pass; of the logarithm of a stretch it is about :math:`1 / \sqrt 2` of that.
 
     Reference:
         Yao et al. (2018), section 1, https://arxiv.org/abs/1802.02538, of what a variational
         posterior gets wrong
     """
-    figure, worst = found.wasserstein.max().item(), int(found.wasserstein.argmax())
-    far, off = int(found.shift.abs().argmax()), int(found.stretch.log().abs().argmax())
+    shifts = (found.shift.abs() - error).clamp_min(0.0)
+    stretches = (found.stretch.log().abs() - error / 2**0.5).clamp_min(0.0)
+    worst, far, off = (int(v.argmax()) for v in (found.wasserstein, shifts, stretches))
+    figure = found.wasserstein[worst].item()
     shift, stretch = found.shift[far].item(), found.stretch[off].item()
     high, narrow = "high" if shift > 0 else "low", "narrow" if stretch < 1 else "wide"
     judged: dict[str, Status] = {
         f"the guide is too {narrow} in {names[off]}, by a factor of {stretch:.2f}": grade(
-            abs(math.log(stretch)), *map(math.log, STRETCH)
+            stretches[off].item(), *map(math.log, STRETCH)
         ),
         f"its mean of {names[far]} is too {high}, by {abs(shift):.2f} deviations": grade(
-            abs(shift), *SHIFT
+            shifts[far].item(), *SHIFT
         ),
         f"its draws of {names[worst]} lie {figure:.2f} posterior deviations from those of "
         "Hamiltonian chains": grade(figure, 0.1, 0.3),
@@ -161,7 +167,16 @@ def reference(subject: Subject) -> list[Finding]:
         return [subject.skipped("reference", reason)]
     drawn = chains[:, :, kept].transpose(0, 1).flatten(0, 1)  # one chain after the other
     apart = distance(found.guide[:, kept], drawn)
-    return [agreement(apart, found.names, left, rows)]
+    error = _error(chains[:, :, kept], len(found.guide))
+    return [agreement(apart, found.names, left, rows, error)]
+
+
+def _error(chains: Tensor, draws: int) -> Tensor:
+    """Standard error of a shift, ``(D,)``: chains ``(K, C, N, D)`` know nothing of each other."""
+    scale = chains.flatten(0, 1).std(0).clamp_min(1e-12)
+    means = chains.mean(0).std(0) / chains.shape[1] ** 0.5 / scale
+    each = (means.square() + 1 / draws).sum(0).sqrt()
+    return each / chains.shape[2]
 
 
 def at_rest(found: Reference) -> Tensor:
