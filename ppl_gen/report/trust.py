@@ -70,10 +70,10 @@ def trust_map(view: View) -> Markup:
     verdict = view.run.verdict
     assert verdict is not None
     which = "" if len(khat) == verdict.data else (
-        f", of {verdict.data:,} taken evenly from the worst to the best"
+        f", of {verdict.data:,} taken evenly from the worst to the best,"
     )  # fmt: skip
     caption = (
-        f"A dot is a datum. For {over} of {len(khat):,} data{which}, k-hat is above "
+        f"A dot is a datum. For {over} of {len(khat):,} data{which} k-hat is above "
         f"{threshold:.2f}, the lesser of 0.7 and 1 - 1 / log10 S at S = {draws:,.0f} draws: do not "
         "believe their latents, reweighed or not. The effective draws say how many of the draws "
         "carry the weight. Good: all dots left of the line, and high up. The rows that were "

@@ -86,9 +86,10 @@ def trust_map(
         axes.set_xlim(min(shown.min(), threshold) - 0.1, max(shown.max(), threshold) + 0.15)
         axes.set_xlabel("k-hat")
         axes.set_ylabel(f"effective draws, of {draws:,.0f}")
-        bins = np.linspace(LOWEST, HIGHEST, 33).tolist()
-        right.hist(shown[~over], bins, color=FIRST, alpha=0.75)
-        right.hist(shown[over], bins, color=BAD, alpha=0.85, hatch="////", edgecolor=PAPER)
+        bins = np.linspace(LOWEST, HIGHEST, 33)
+        below, _, _ = right.hist(shown[~over], bins.tolist(), color=FIRST, alpha=0.75)
+        style = {"color": BAD, "alpha": 0.85, "hatch": "////", "edgecolor": PAPER}
+        right.hist(shown[over], bins.tolist(), bottom=below, **style)
         right.axvline(threshold, color=BAD, linewidth=1.4, dashes=(4, 2))
         right.set_xlabel("k-hat")
         right.set_ylabel("data")
