@@ -136,8 +136,9 @@ def khat(found: Evidence, numbers: Tensor | None = None) -> Finding:
 
     It passes up to 5 % of the data and fails beyond 20 % (our limits); the threshold of a datum is
     that of Vehtari et al. Data whose gap is below 0.05 nats count for a warning alone: a guide so
-    near the posterior has a heavy tail, but little in it. The details hold k-hat, brought between -10 and 10, and effective draws
-    of each datum; of more than 1,000, of that many evenly spread from the worst to the best.
+    near the posterior has a heavy tail, but little in it. The details hold k-hat, brought between
+    -10 and 10, and effective draws of each datum; of more than 1,000, of that many evenly spread
+    from the worst to the best.
 
     Args:
         found: The weights' evidence, and k-hat, of each row.
