@@ -48,7 +48,7 @@ def test_every_fit_becomes_a_run_and_runs_compare_alike(
     assert "comparison of 3 runs  (27 rows, 40 draws each; nats a row)" in table.out
     recommended = Path("runs", "compare-ppca-wine", best["recommended"])
     assert table.out.endswith(f"next: ppl-gen report {recommended}\n")
-    assert command("check", recommended, "--draws", "20").status == 0
+    assert "verdict: " in command("check", recommended, "--draws", "20").out
 
 
 def test_runs_are_replaced_only_if_that_is_asked_for(command: Command) -> None:
