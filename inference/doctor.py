@@ -34,6 +34,7 @@ LOOKS: dict[str, Callable[[Patient], list[Finding]]] = {
     "weights": looks.weights,
     "gradients": looks.gradients,
     "encoder": looks.encoder,
+    "likelihood": looks.likelihood,
     "supports": looks.supports,
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -57,8 +58,8 @@ def simulate(
         dtype, unless that cannot hold the draws.
 
     Raises:
-        StoryError: If the model cannot be drawn from, holds its data itself, or observes something
-            that is no column as it is.
+        StoryError: If the model cannot be drawn from, holds its data itself, observes something
+            that is no column as it is, or reads data that it is to draw.
     """
     with (
         run.pair.active(),
@@ -68,6 +69,7 @@ def simulate(
     ):
         simulator = _Simulator(Sampler(run.pair, run.structure, run.kwargs, at_once=False))
         columns = simulator.columns(batch)
+        simulator.must_not_read(batch, columns)
         window, sites = simulator.sampler.window, run.structure.sites
         if fixed is None:
             first = next(window.slices(batch, EXAMPLE_ROWS))
@@ -98,6 +100,25 @@ def simulate(
         replaced[number] = _as_in(batch[number], whole[name])
     latents = {name: value for name, value in whole.items() if not sites[name].observed}
     return latents, tuple(replaced)
+
+
+def must_not_read(sampler: Sampler, batch: Batch) -> None:
+    """See that a model draws its observations without those that it is shown.
+
+    One that tells each element by those before it, and looks these up in its arguments, makes what
+    follows the data; it draws nothing from scratch. Where what is observed is no column as it is,
+    that is not known.
+
+    Raises:
+        StoryError: If the model reads what it is to draw.
+    """
+    simulator = _Simulator(sampler)
+    with torch.no_grad(), pyro.validation_enabled(False), suppress(_NoColumn):
+        simulator.must_not_read(batch, simulator.columns(batch))
+
+
+class _NoColumn(StoryError):
+    """An observed site is no column of the data."""
 
 
 @dataclass
@@ -168,7 +189,7 @@ class _Simulator:
         order: the site that is the column both times is bound to it.
         """
         if not batch:
-            raise StoryError(
+            raise _NoColumn(
                 "the programs must take their data as arguments, so that others can be put in "
                 "their place, but hold them themselves: let model and guide take them"
             )
@@ -191,12 +212,35 @@ class _Simulator:
                 found.update((name, number) for name in names)
         for name in plain:
             if name not in found:
-                raise StoryError(
+                raise _NoColumn(
                     f"the observed site {name!r} must be a column of the data as it is, so that "
                     "drawn data can be put in its place, got something else: give the model the "
                     "data in the form in which it observes them"
                 )
         return found
+
+    def must_not_read(self, batch: Batch, columns: Mapping[str, int]) -> None:
+        """See that draws stay the same when the data that are to be drawn change places."""
+        window = self.sampler.window
+        part = next(window.slices(batch, EXAMPLE_ROWS))
+        for number in sorted(set(columns.values())):
+            with window.showing(batch, part) as shown:
+                other = (*shown[:number], _shuffled(shown[number]), *shown[number + 1 :])
+                with seeded(0):
+                    plain = self.draw(shown, {})
+                try:
+                    with seeded(0):
+                        again = self.draw(other, {})
+                except StoryError:  # an order that the program does not take
+                    continue
+            for name, site in plain.items():
+                drawn = again[name].value.nan_to_num()
+                if name in columns and not site.value.nan_to_num().equal(drawn):
+                    raise StoryError(
+                        f"the model must make {name!r} of its latents and of what it has drawn, "
+                        f"but reads the data's own values for it: write each part of {name!r} as a "
+                        "site whose value the later ones take"
+                    )
 
     def rows_within(self, memory: int, batch: Batch) -> int:
         """How many rows to draw at a time."""
@@ -235,6 +279,14 @@ def _reordered(column: Tensor) -> Iterator[Tensor]:
     order = torch.randperm(column.numel(), device=column.device)
     yield column.flatten()[order].reshape(column.shape)
     yield column.roll(1, 0)
+
+
+def _shuffled(column: Tensor) -> Tensor:
+    """The same numbers elsewhere, but what is missing where it was."""
+    flat = column.flatten()
+    there = (~_numbers(flat).isnan()).nonzero().flatten()
+    order = there[torch.randperm(len(there), device=column.device)]
+    return flat.index_copy(0, there, flat[order]).reshape(column.shape)
 
 
 def _numbers(column: Tensor) -> Tensor:

@@ -285,7 +285,7 @@ class TooWide(pg.Story):
     def __init__(self) -> None:
         super().__init__()
         self.before = nn.Linear(5, 5)
-        self.decoder = nn.Linear(2, 5)
+        self.decoder = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 5))
         self.log_scale = nn.Parameter(torch.zeros(5))
         self.encoder = nn.Linear(5, 4)
 
@@ -343,6 +343,17 @@ def truncated(tale: str, column: int) -> Callable[[int], Case]:
         return TALES[tale].fitted(seed, some(train, kept), test)
 
     return plant
+
+
+def merged(seed: int) -> Case:
+    """A climb from a start that takes two of three clouds for one, and halves the third."""
+    tale = TALES["gmm"]
+    train, test = tale.split(seed)
+    story, seen = GMM((2,), 3, posterior="normal"), train.clone()
+    left = train[:, 0] < 0
+    seen[left] = train[left].mean(0) + 0.02 * (train[left] - train[left].mean(0))
+    story.start(seen)
+    return tale.fitted(seed, train, test, story, warm_start=True)
 
 
 def broken(seed: int) -> Case:
@@ -404,6 +415,7 @@ FAULTS: dict[str, Fault] = {
     "vae: truncated training data": Fault("vae", truncated("vae", 0), MADE),
     "vae: NaN at one datum": Fault("vae", broken, ("doctor",)),
     "linear: memorising decoder": Fault("ppca", memorised, ("memory",)),
+    "gmm: two clouds taken for one": Fault("gmm", merged, ("agreement with EM",)),
     "gmm: too many components": refitted(
         "gmm", ("components",), lambda: GMM((2,), 8, posterior="normal")
     ),

@@ -13,6 +13,7 @@ from ppl_gen.inference.checks.subject import Subject
 from ppl_gen.inference.passes import plan
 from ppl_gen.inference.sampler import Sampler
 from ppl_gen.inference.seeds import seeded
+from ppl_gen.inference.simulated import must_not_read
 from ppl_gen.inference.tracing import Batch
 
 
@@ -85,12 +86,15 @@ def replicates(
         As many at a time as half the memory holds.
 
     Raises:
-        StoryError: If a draw is not finite.
+        StoryError: If a draw is not finite; or, where it is to be from the prior, if the model
+            reads the data that it is to draw.
     """
     run = subject.run
     with run.pair.active(), seeded(subject.seed):
         sampler = Sampler(run.pair, run.structure, run.kwargs)
         window = sampler.window
+        if from_prior:
+            must_not_read(sampler, batch)
         rows, some = plan(sampler, batch, draws, subject.memory, predict=True)
         with window.showing(batch, next(window.slices(batch, rows))) as shown:
             fixed = sampler.draw_globals(shown, draws)

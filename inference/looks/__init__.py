@@ -10,6 +10,7 @@ from ppl_gen.inference.looks.apart import apart
 from ppl_gen.inference.looks.encoder import encoder
 from ppl_gen.inference.looks.finite import finite, not_finite, spoilt_data
 from ppl_gen.inference.looks.gradients import gradients
+from ppl_gen.inference.looks.likelihood import likelihood
 from ppl_gen.inference.looks.patient import Patient, copied, permuted
 from ppl_gen.inference.looks.supports import supports
 from ppl_gen.inference.looks.weights import weights
@@ -21,6 +22,7 @@ __all__ = [
     "encoder",
     "finite",
     "gradients",
+    "likelihood",
     "not_finite",
     "permuted",
     "spoilt_data",

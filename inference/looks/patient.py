@@ -139,11 +139,17 @@ class Patient:
             guide = self._trace("guide", shown, values)
             return Sites(guide, self._trace("model", shown, values))
 
-    def model_at(self, values: Mapping[str, Tensor], batch: Batch | None = None) -> Nodes:
-        """Run the model with latents held at these values."""
+    def model_at(
+        self,
+        values: Mapping[str, Tensor],
+        batch: Batch | None = None,
+        *,
+        unconditioned: bool = False,
+    ) -> Nodes:
+        """Run the model with latents held at these values, and observations too if asked."""
         batch = self.batch if batch is None else batch
         with seeded(self.seed), self.window.showing(batch, self.part()) as shown:
-            return self._trace("model", shown, values)
+            return self._trace("model", shown, values, unconditioned)
 
     def terms(self, node: Mapping[str, Any]) -> Tensor | None:
         """The log-density of a site by row, ``(N, *)``; of a point the point itself.
@@ -242,8 +248,15 @@ class Patient:
                 for parameter, value in before:
                     parameter.copy_(value)
 
-    def _trace(self, program: str, shown: Batch, values: Mapping[str, Tensor]) -> Nodes:
+    def _trace(
+        self,
+        program: str,
+        shown: Batch,
+        values: Mapping[str, Tensor],
+        unconditioned: bool = False,
+    ) -> Nodes:
         run = getattr(self.pair, program)
+        run = poutine.uncondition(run) if unconditioned else run
         with blame(program):
             trace = poutine.trace(Held(values)(run)).get_trace(*shown, **self.kwargs)
         return sample_sites(trace)

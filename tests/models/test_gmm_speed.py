@@ -1,6 +1,5 @@
 """EM keeps its lead over scikit-learn, by ratios with much room, and goes the same way."""
 
-import statistics
 import time
 import warnings
 from collections.abc import Callable
@@ -24,7 +23,7 @@ def _seconds(work: Callable[[], Any]) -> float:
 
 @pytest.mark.parametrize("features", [2, 16])
 def test_em_takes_less_than_half_the_time_of_scikit_learn(features: int) -> None:
-    """From the same start, to the same likelihood; medians of interleaved rounds."""
+    """From the same start, to the same likelihood; the least of interleaved rounds of each."""
     generator = torch.Generator().manual_seed(0)
     centres = 1.5 * torch.randn(COMPONENTS, features, generator=generator)
     labels = torch.randint(COMPONENTS, (ROWS,), generator=generator)
@@ -49,13 +48,14 @@ def test_em_takes_less_than_half_the_time_of_scikit_learn(features: int) -> None
         )
 
     climb()  # what is imported at first use
-    rounds = []
+    ours, other = [], []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a climb that is not at its end
-        for _ in range(3):
-            rounds.append(_seconds(climb) / _seconds(lambda: theirs.fit(data)))
+        for _ in range(4):
+            ours.append(_seconds(climb))
+            other.append(_seconds(lambda: theirs.fit(data)))
 
     assert found["ours"].story.score_samples(x).mean().item() == pytest.approx(
         theirs.score(data), rel=1e-9
     )
-    assert statistics.median(rounds) < 0.5
+    assert min(ours) < 0.5 * min(other)
