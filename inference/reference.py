@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -137,15 +138,25 @@ def look_both_ways(
     return torch.cat(there, 1), torch.cat(back, 1)
 
 
-def walked(run: Run, batch: Batch, seed: int, memory: int, tell: Tell = nobody) -> Tensor:
+def walked(
+    run: Run,
+    batch: Batch,
+    seed: int,
+    memory: int,
+    tell: Tell = nobody,
+    seconds: float = math.inf,
+) -> Tensor:
     """Positions of Pyro's no-U-turn sampler on the latents of all rows, ``(K, C, 1, D)``.
 
     For posteriors in which chains with steps of one length do not mix.
+
+    Raises:
+        TimeoutError: If that takes more than so many seconds.
     """
     with _blocks(run, batch, seed, memory, tell, whole=True) as blocks:
         target, told = next(blocks)
         guide, _ = guide_draws(target, NUTS_CHAINS)
-        return nuts(target.log_density, guide[:, 0], NUTS_DRAWS, NUTS_WARMUP, told)
+        return nuts(target.log_density, guide[:, 0], NUTS_DRAWS, NUTS_WARMUP, told, seconds)
 
 
 def refine(

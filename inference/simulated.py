@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ppl_gen.errors import StoryError
 from ppl_gen.inference.batches import some_rows
-from ppl_gen.inference.layout import element_mask
+from ppl_gen.inference.layout import counted_mask
 from ppl_gen.inference.memory import MEMORY, Bytes
 from ppl_gen.inference.mismatch import base_of
 from ppl_gen.inference.sampler import Sampler
@@ -223,14 +223,14 @@ class _Simulator:
         """See that draws stay the same when the data that are to be drawn change places."""
         window = self.sampler.window
         part = next(window.slices(batch, EXAMPLE_ROWS))
-        for number in sorted(set(columns.values())):
+        for bound, number in columns.items():
             with window.showing(batch, part) as shown:
-                other = (*shown[:number], _shuffled(shown[number]), *shown[number + 1 :])
                 with seeded(0):
                     plain = self.draw(shown, {})
+                column = _shuffled(shown[number], plain[bound].counts)
                 try:
                     with seeded(0):
-                        again = self.draw(other, {})
+                        again = self.draw((*shown[:number], column, *shown[number + 1 :]), {})
                 except StoryError:  # an order that the program does not take
                     continue
             for name, site in plain.items():
@@ -255,15 +255,11 @@ class _Simulator:
         value, given = node["value"], node["infer"].get("obs")
         if not self.sampler.structure.sites[name].observed or given is None:
             return _Drawn(self._rows_first(name, node, value))
-        counts, outer = element_mask(node["fn"]), node["mask"]
-        if outer is not None:
-            outer = torch.as_tensor(outer, device=value.device)
-            outer = outer.reshape(outer.shape + (1,) * len(node["fn"].event_shape))
-            counts = outer if counts is None else counts & outer
+        counts = counted_mask(node)
         return _Drawn(
             self._rows_first(name, node, value),
             self._rows_first(name, node, torch.as_tensor(given).expand_as(value)),
-            None if counts is None else self._rows_first(name, node, counts.expand_as(value)),
+            None if counts is None else self._rows_first(name, node, counts),
         )
 
     def _rows_first(self, name: str, node: Mapping[str, Any], value: Tensor) -> Tensor:
@@ -281,12 +277,15 @@ def _reordered(column: Tensor) -> Iterator[Tensor]:
     yield column.roll(1, 0)
 
 
-def _shuffled(column: Tensor) -> Tensor:
-    """The same numbers elsewhere, but what is missing where it was."""
+def _shuffled(column: Tensor, counts: Tensor | None) -> Tensor:
+    """The same numbers elsewhere, but what is missing or not observed where it was."""
     flat = column.flatten()
-    there = (~_numbers(flat).isnan()).nonzero().flatten()
-    order = there[torch.randperm(len(there), device=column.device)]
-    return flat.index_copy(0, there, flat[order]).reshape(column.shape)
+    moves = ~_numbers(flat).isnan()
+    if counts is not None:
+        moves = moves & counts.flatten()
+    at = moves.nonzero().flatten()
+    order = at[torch.randperm(len(at), device=column.device)]
+    return flat.index_copy(0, at, flat[order]).reshape(column.shape)
 
 
 def _numbers(column: Tensor) -> Tensor:

@@ -159,7 +159,21 @@ def reference(subject: Subject) -> list[Finding]:
                 f"{seconds:.0f} seconds: budget={math.ceil(seconds)} allows for it."
             )
             return [subject.skipped("reference", reason)]
-        chains = walked(subject.run, subject.batch, subject.seed, subject.memory, subject.tell)
+        try:
+            chains = walked(
+                subject.run,
+                subject.batch,
+                subject.seed,
+                subject.memory,
+                subject.tell,
+                subject.budget,
+            )
+        except TimeoutError as error:
+            reason = (
+                f"Chains had not come to rest, and of the no-U-turn sampler {error}: a larger "
+                "budget allows for more."
+            )
+            return [subject.skipped("reference", reason)]
         kept = rhat(chains).amax(-1) <= MIXED
     left = int((~kept).sum())
     if left > rows / 2:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 
 import torch
@@ -20,6 +22,7 @@ def nuts(
     draws: int,
     warmup: int,
     tell: Callable[[float], None] = lambda share: None,
+    seconds: float = math.inf,
 ) -> Tensor:
     """Positions of chains of Pyro's NUTS, one after the other.
 
@@ -29,20 +32,26 @@ def nuts(
         draws: How many positions each gives.
         warmup: How many go before.
         tell: Is told what share is done.
+        seconds: How long they may take.
 
     Returns:
         Positions, ``(K, C, 1, D)``.
+
+    Raises:
+        TimeoutError: If they take longer.
 
     Reference:
         Hoffman and Gelman (2014), https://jmlr.org/papers/v15/hoffman14a.html
     """
     total, found = len(position) * (draws + warmup), []
-    done = 0
+    done, begun = 0, time.perf_counter()
 
     def told(kernel: object, samples: object, stage: str, number: int) -> None:
         nonlocal done
         done += 1
         tell(min(1.0, done / total))
+        if time.perf_counter() - begun > seconds:
+            raise TimeoutError(f"{done} of {total} draws took {seconds:.0f} seconds")
 
     for begin in position:
         kernel = NUTS(

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from pyro.distributions import Independent
 from torch import Tensor
 
-from ppl_gen.errors import StoryError
-from ppl_gen.inference.looks.patient import Patient, is_column, is_factor
+from ppl_gen.inference.layout import counted_mask
+from ppl_gen.inference.looks.patient import Patient, is_column, is_derived, is_factor
 from ppl_gen.inference.looks.sentences import arguments, columns, fault, names, skipped, well
+from ppl_gen.inference.mismatch import base_of
 from ppl_gen.inference.tracing import Nodes
 from ppl_gen.inference.verdict import Finding
 
@@ -41,7 +41,7 @@ def likelihood(patient: Patient) -> list[Finding]:
     with patient.stirred():
         sites = patient.draw()
         held = {n: node["value"] for _, n, node in sites.each()}
-        observed = [n for n, v in sites.model.items() if v["is_observed"] and not is_factor(v)]
+        observed = [n for n, node in sites.model.items() if _tells(patient, node)]
         found, readers = list[Finding](), dict[str, set[str]]()
         for place, column in enumerate(patient.batch):
             if is_column(column, patient.batch):
@@ -58,6 +58,14 @@ def likelihood(patient: Patient) -> list[Finding]:
         if read
     ]
     return [well(name, " ".join(told) or "What is observed is told by the latents.", "elements")]
+
+
+def _tells(patient: Patient, node: Mapping[str, Any]) -> bool:
+    """Whether a site observes something of each row."""
+    if not node["is_observed"] or is_factor(node) or is_derived(node):
+        return False
+    frames = [f for f in node["cond_indep_stack"] if f.name in patient.structure.data_plates]
+    return len(frames) == 1 and frames[0].vectorized
 
 
 def _fault(name: str, called: str, own: list[int], read: list[str], column: Tensor) -> Finding:
@@ -78,23 +86,21 @@ def _own(
     patient: Patient, place: int, held: Mapping[str, Tensor], observed: Sequence[str]
 ) -> tuple[list[int], set[str]]:
     """Elements of an argument that have a part in their own law, and sites whose laws read it."""
-    before = _laws(patient, held, observed, patient.batch)
     column = patient.batch[place]
     rows, flat = patient.count(), column.reshape(len(column), -1)
+    nodes = patient.model_at(held, unconditioned=True)
+    before, axes = _laws(nodes, held, observed), {n: _row_axis(patient, nodes[n]) for n in observed}
 
     def changed(elements: Tensor) -> tuple[Places, Places]:
-        """Where values and where laws move with these elements."""
+        """Where observed values and where laws move with these elements, ``(N, *)`` each."""
         other = flat.clone()
         other[:rows, elements] = flat[:rows].roll(1, 0)[:, elements]
-        batch = (
-            *patient.batch[:place],
-            other.reshape(column.shape),
-            *patient.batch[place + 1 :],
-        )
-        shown = patient.model_at(held, batch)
-        values = {n: ~_same(held[n], shown[n]["value"]) for n in observed}
-        laws = _laws(patient, held, observed, batch)
-        return values, {n: ~_close(before[n], laws[n]) for n in observed}
+        batch = list(patient.batch)
+        batch[place] = other.reshape(column.shape)
+        after = _laws(patient.model_at(held, tuple(batch), unconditioned=True), held, observed)
+        moved = {n: ~_close(before[n], after[n]) for n in observed}
+        values = _values_moved(patient.model_at(held, tuple(batch)), held, observed)
+        return _by_row(values, axes), _by_row(moved, axes)
 
     every = torch.arange(flat.shape[1])
     bound, moved = changed(every)
@@ -103,43 +109,53 @@ def _own(
         return [], set()
     some = every[:: max(1, -(-len(every) // ELEMENTS))]
     seen = [changed(element[None]) for element in some]
-    leads = torch.tensor(
-        [[any(bool((m[n] & b[n]).any()) for n in observed) for b, _ in seen] for _, m in seen]
-    )
-    return some[_in_a_circle(leads)].tolist(), read
+    # Of each row, whether an element leads to another: what a row does not observe leads nowhere.
+    leads = torch.stack([torch.stack([_leads(a, b) for b in seen]) for a in seen])
+    return some[_in_a_circle(leads.movedim(-1, 0))].tolist(), read
+
+
+def _leads(one: tuple[Places, Places], other: tuple[Places, Places]) -> Tensor:
+    """In which rows a law of the other element moves with the one, which is observed, ``(N,)``."""
+    is_seen = torch.stack([values.any(1) for values in one[0].values()]).any(0)
+    meets = torch.stack([(laws & other[0][n]).any(1) for n, laws in one[1].items()]).any(0)
+    return is_seen & meets
 
 
 def _in_a_circle(leads: Tensor) -> Tensor:
-    """Which nodes of a graph, ``(E, E)``, lead back to themselves."""
-    reach = leads
-    for _ in range(len(leads).bit_length()):
-        reach = reach | (reach.double() @ reach.double() > 0)
-    return reach.diagonal()
+    """Which nodes of some of the graphs, ``(N, E, E)``, lead back to themselves, ``(E,)``."""
+    reach = leads.double()
+    for _ in range(leads.shape[-1].bit_length()):
+        reach = ((reach + reach @ reach) > 0).double()
+    return reach.diagonal(dim1=-2, dim2=-1).any(0)
 
 
-def _laws(
-    patient: Patient, held: Mapping[str, Tensor], observed: Sequence[str], batch: Any
-) -> Places:
-    """Log-densities of the same observations, whatever the arguments now are."""
-    nodes = patient.model_at(held, batch, unconditioned=True)
-    return dict(_densities(nodes, held, observed))
-
-
-def _densities(
-    nodes: Nodes, held: Mapping[str, Tensor], observed: Sequence[str]
-) -> Iterator[tuple[str, Tensor]]:
+def _laws(nodes: Nodes, held: Mapping[str, Tensor], observed: Sequence[str]) -> Places:
+    """Log-densities of the held observations, whatever the arguments now are."""
+    found = {}
     for name in observed:
-        if name not in nodes:
-            raise StoryError(f"site {name!r} is not always there")
-        law, value = nodes[name]["fn"], held[name]
-        while isinstance(law, Independent):
-            law = law.base_dist
-        terms = law.log_prob(value)
-        yield name, terms.reshape(terms.shape + (1,) * (value.dim() - terms.dim())).expand_as(value)
+        terms, value = base_of(nodes[name]["fn"]).log_prob(held[name]), held[name]
+        found[name] = terms.reshape(terms.shape + (1,) * (value.dim() - terms.dim()))
+        found[name] = found[name].expand_as(value)
+    return found
 
 
-def _same(value: Tensor, other: Tensor) -> Tensor:
-    return (value == other) | (value.isnan() & other.isnan())
+def _values_moved(nodes: Nodes, held: Mapping[str, Tensor], observed: Sequence[str]) -> Places:
+    """Where observed values are others than those held, and count."""
+    found = {}
+    for name in observed:
+        value, counts = nodes[name]["value"], counted_mask(nodes[name])
+        moved = (value != held[name]) & ~(value.isnan() & held[name].isnan())
+        found[name] = moved if counts is None else moved & counts
+    return found
+
+
+def _by_row(values: Places, axes: Mapping[str, int]) -> Places:
+    return {n: v.movedim(axes[n], 0).reshape(v.shape[axes[n]], -1) for n, v in values.items()}
+
+
+def _row_axis(patient: Patient, node: Mapping[str, Any]) -> int:
+    (frame,) = (f for f in node["cond_indep_stack"] if f.name in patient.structure.data_plates)
+    return node["value"].dim() - len(node["fn"].event_shape) + frame.dim
 
 
 def _close(terms: Tensor, other: Tensor) -> Tensor:

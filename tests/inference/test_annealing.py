@@ -140,6 +140,13 @@ def test_the_no_u_turn_sampler_finds_the_same() -> None:
     assert (flat.std(0) / story.deviations[0] - 1).abs().max() < 0.15
 
 
+def test_the_no_u_turn_sampler_stops_when_its_time_is_over() -> None:
+    story = Linear(rows=1)
+
+    with pytest.raises(TimeoutError, match="1 of 1000 draws took"):
+        nuts(story.log_density, story.loc[:1].expand(2, 2), 400, 100, seconds=0.0)
+
+
 @pytest.mark.parametrize(
     ("narrow", "shift"), [(1.0, 0.0), (0.5, 0.0), (0.8, 0.0), (1.25, 0.0), (2.0, 0.0), (1.0, 0.5)]
 )

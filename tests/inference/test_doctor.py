@@ -256,6 +256,58 @@ class Strays(Reaches):
         return dist.Normal(6 + 0.1 * self.encoder(x)[:, :2], 2 * ONE).to_event(1)
 
 
+class LooksAtTheAnswer(Codes):
+    """A way from the data to their own law, past the code."""
+
+    def model(self, x: Tensor) -> None:
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("z", dist.Normal(ZERO, ONE).to_event(1))
+            pyro.sample("x", dist.Normal(self.mean(z) + 0.3 * x, 1.0).to_event(1), obs=x)
+
+
+class InACircle(Codes):
+    """Each column is told by its neighbour, and the last by the first."""
+
+    def model(self, x: Tensor) -> None:
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("z", dist.Normal(ZERO, ONE).to_event(1))
+            law = dist.Normal(self.mean(z) + 0.3 * x.roll(1, -1), 1.0)
+            pyro.sample("x", law.to_event(1), obs=x)
+
+
+class TotalsOfCounts(Codes):
+    """Rates are shares of a total that is made of the counts themselves."""
+
+    def model(self, x: Tensor) -> None:
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("z", dist.Normal(ZERO, ONE).to_event(1))
+            rates = self.mean(z).softmax(-1) * x.sum(-1, keepdim=True)
+            pyro.sample("counts", dist.Poisson(rates).to_event(1), obs=x)
+
+
+class OneAfterTheOther(Codes):
+    """Each column is told by those before it."""
+
+    def model(self, x: Tensor) -> None:
+        before = 0.3 * torch.cat([torch.zeros(len(x), 1), x.cumsum(-1)[:, :-1]], -1)
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("z", dist.Normal(ZERO, ONE).to_event(1))
+            pyro.sample("x", dist.Normal(self.mean(z) + before, 1.0).to_event(1), obs=x)
+
+
+class TwoSites(Codes):
+    """What is observed first is given to what is observed next."""
+
+    def model(self, x: Tensor) -> None:
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("z", dist.Normal(ZERO, ONE).to_event(1))
+            left = pyro.sample(
+                "left", dist.Normal(self.mean(z)[:, :3], 1.0).to_event(1), obs=x[:, :3]
+            )
+            law = dist.Normal(self.mean(z)[:, 3:] + left, 1.0).to_event(1)
+            pyro.sample("right", law, obs=x[:, 3:])
+
+
 class Overflows(Codes):
     """The scale of the likelihood vanishes for large data."""
 
@@ -324,6 +376,23 @@ FAULTS: dict[str, tuple[Callable[[], Any], Any, str, str, str, str]] = {
         "fail",
         "read x,",
         "compute its law from x",
+    ),
+    "a way past the code": (
+        LooksAtTheAnswer,
+        X,
+        "likelihood",
+        "fail",
+        "reads columns 0 to 5 of x for it",
+        "an argument of its own",
+    ),
+    "a circle": (InACircle, X, "likelihood", "fail", "'x' is made of the very", "of latents"),
+    "a total": (
+        TotalsOfCounts,
+        1 + X.exp().round(),
+        "likelihood",
+        "fail",
+        "'counts' is made of the very",
+        "a total",
     ),
     "a support too wide": (Reaches, X, "supports", "warn", "'z' reaches", "LogNormal"),
     "draws outside": (Strays, X, "supports", "fail", "draws of 'z' lie outside", "LogNormal"),
@@ -489,6 +558,8 @@ WELL: dict[str, Callable[[], tuple[Any, Any]]] = {
         (mean_over_data(common_mean), mean_over_data(amortised_globals)),
         X,
     ),
+    "one column after the other": lambda: (OneAfterTheOther(), X),
+    "one site after the other": lambda: (TwoSites(), X),
     "all rows as one value": lambda: ((one_event, "AutoNormal"), X),
     "draws by rejection": lambda: ((gamma_model, gamma_codes), X),
     "an autoregression": lambda: ((autoregression, "AutoNormal"), Y),

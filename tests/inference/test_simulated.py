@@ -163,6 +163,13 @@ def weighed(x: Tensor) -> None:
     pyro.factor("charge", torch.tensor(-1.0))
 
 
+def one_after_the_other(x: Tensor) -> None:
+    with pyro.plate("rows", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        before = torch.cat([torch.zeros(len(x), 1), x[:, :-1]], -1)
+        pyro.sample("x", dist.Normal(z + before, 1.0).to_event(1), obs=x)
+
+
 def by_itself() -> None:
     z = pyro.sample("z", dist.Normal(0.0, 1.0))
     with pyro.plate("rows", 60):
@@ -174,6 +181,7 @@ def by_itself() -> None:
     [
         (halved, torch.randn(20, 2), "'x' must be a column of the data as it is"),
         (weighed, torch.randn(20, 2), "by a factor, 'charge'"),
+        (one_after_the_other, torch.randn(20, 2), "reads the data's own values"),
         (by_itself, None, "must take their data as arguments"),
     ],
 )
