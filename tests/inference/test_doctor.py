@@ -388,7 +388,7 @@ FAULTS: dict[str, tuple[Callable[[], Any], Any, str, str, str, str]] = {
     "a circle": (InACircle, X, "likelihood", "fail", "'x' is made of the very", "of latents"),
     "a total": (
         TotalsOfCounts,
-        1 + X.exp().round(),
+        1.0 + (X > 0),
         "likelihood",
         "fail",
         "'counts' is made of the very",
