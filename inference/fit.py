@@ -78,7 +78,8 @@ def fit(
         Kingma and Welling (2014), https://arxiv.org/abs/1312.6114; Ranganath et al. (2014),
         https://arxiv.org/abs/1401.0118, where a site cannot be reparametrised.
     """
-    chosen = read_settings(settings)
+    with seeded(0):  # an optimiser that is made for the first time imports what draws numbers
+        chosen = read_settings(settings)
     if elbo is not None and chosen.method == "em":
         raise ValueError(
             f"elbo must be left out with method='em', which climbs the likelihood itself, got "

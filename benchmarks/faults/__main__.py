@@ -68,8 +68,12 @@ def main() -> None:
         if (kind, name, seed) in done:
             continue
         torch.manual_seed(seed)
-        case = FAULTS[name].plant(seed) if kind == "fault" else TALES[name].case(seed)
-        record = {"kind": kind, "name": name, "seed": seed, **judged(case, seed)}
+        try:
+            case = FAULTS[name].plant(seed) if kind == "fault" else TALES[name].case(seed)
+            found = judged(case, seed)
+        except pg.FitError as error:  # the fit itself says that it cannot be
+            found = {"seconds": 0.0, "fit": 0.0, "findings": {"fit": ["fail", 1.0, str(error)]}}
+        record = {"kind": kind, "name": name, "seed": seed, **found}
         done[kind, name, seed] = record
         with options.out.open("a") as file:
             file.write(json.dumps(record) + "\n")

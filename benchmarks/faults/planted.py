@@ -417,6 +417,6 @@ FAULTS: dict[str, Fault] = {
     "linear: memorising decoder": Fault("ppca", memorised, ("memory",)),
     "gmm: two clouds taken for one": Fault("gmm", merged, ("agreement with EM",)),
     "gmm: too many components": refitted(
-        "gmm", ("components",), lambda: GMM((2,), 8, posterior="normal")
+        "gmm", ("components", "fit"), lambda: GMM((2,), 8, posterior="normal")
     ),
 }
