@@ -404,7 +404,7 @@ FAULTS: dict[str, Fault] = {
     "ppca: stopped at 5 % of the way": refitted("ppca", RESTS, epochs=5),
     "vae: learning rate too high": refitted("vae", RESTS, learning_rate=0.2),
     "vae: encoder ignores half of x": refitted("vae", ("doctor", *CLOSE), blind),
-    "cvae: labels permuted": Fault("cvae", permuted, MADE),
+    "cvae: labels permuted": Fault("cvae", permuted, ("conditions", *MADE)),
     "linear: prior of twice the scale": Fault(
         "ppca", wrong_prior(2.0), (*MADE, "marginal KL", "aggregate posterior")
     ),
