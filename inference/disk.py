@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ppl_gen.component import Component, from_configuration
 from ppl_gen.errors import PplGenError, RunError
-from ppl_gen.inference import files
+from ppl_gen.inference import checkpoint, files
 from ppl_gen.inference.history import History
 from ppl_gen.inference.iterates import Iterates
 from ppl_gen.inference.pair import Pair, as_pair
@@ -49,8 +49,15 @@ def check_target(path: Path, overwrite: bool) -> None:
     if path.exists():
         if path.is_dir() and not any(path.iterdir()):
             return
-        if not (path / RECORD).is_file():
+        unfinished = checkpoint.there(path)
+        if not (path / RECORD).is_file() and not unfinished:
             raise RunError(f"{str(path)!r} exists and is not a run: choose another directory")
+        if not overwrite and unfinished:
+            raise RunError(
+                f"{str(path)!r} holds a fit that was interrupted: go on with it by resume "
+                "(--resume), choose another directory, or allow it to be replaced with overwrite "
+                "(--overwrite)"
+            )
         if not overwrite:
             raise RunError(
                 f"{str(path)!r} already holds a run: choose another directory, or allow it to be "
@@ -70,6 +77,20 @@ def save(run: Run, path: Path, overwrite: bool = False) -> Path:
         RunError: If the directory cannot be written, or holds something already.
     """
     check_target(path, overwrite)
+    return put(run, path)
+
+
+def put(run: Run, path: Path, keep: tuple[str, ...] = ()) -> Path:
+    """Write a run in the place of whatever is there, whole or not at all.
+
+    Args:
+        run: The run.
+        path: The directory.
+        keep: Directories in it that stay.
+
+    Raises:
+        RunError: If it cannot be written.
+    """
     with run.pair.active():
         state = {k: v.contiguous().cpu() for k, v in run.pair.snapshot().items()}
     contents = {WEIGHTS: save_tensors(state), HISTORY: run.history.to_csv().encode()}
@@ -80,7 +101,7 @@ def save(run: Run, path: Path, overwrite: bool = False) -> Path:
     record = {
         "format": FORMAT,
         "story": run.configuration(),
-        "kwargs": {k: v for k, v in run.kwargs.items() if isinstance(v, bool | int | float | str)},
+        "kwargs": plain_kwargs(run.kwargs),
         "settings": asdict(run.settings),
         "data": asdict(run.data),
         "structure": _plain_structure(run.structure),
@@ -89,10 +110,15 @@ def save(run: Run, path: Path, overwrite: bool = False) -> Path:
     }
     contents[RECORD] = (json.dumps(record, indent=2) + "\n").encode()
     try:
-        files.write_directory(path, contents)
+        files.write_directory(path, contents, keep)
     except OSError as error:
         raise RunError(f"the run cannot be written to {str(path)!r}: {error.strerror}") from error
     return path
+
+
+def plain_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the programs' further arguments that are plain numbers and words."""
+    return {k: v for k, v in kwargs.items() if isinstance(v, bool | int | float | str)}
 
 
 def save_verdict(run: Run, path: Path) -> None:
@@ -148,7 +174,7 @@ def load(
         recorded = load_tensors(found[ITERATES]) if ITERATES in found else None
     except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
         raise RunError(f"the run in {str(path)!r} cannot be read: {error}") from error
-    pair = _read_story(path, record["story"], story)
+    pair = read_story(path, record["story"], story)
     given = {**record["kwargs"], **(kwargs or {})}
     blank = data.blank(settings.batch_size or data.rows, torch.device("cpu"))
     with seeded(0), pair.active(), pyro.validation_enabled(False):
@@ -179,7 +205,12 @@ def _take_over(
     pair.load_state(state)
 
 
-def _read_story(path: Path, recorded: dict[str, Any], given: Any) -> Pair:
+def read_story(path: Path, recorded: Mapping[str, Any], given: Any) -> Pair:
+    """The story of a run, as its record says or as it is given, a copy.
+
+    Raises:
+        RunError: If it has to be given, or is another one.
+    """
     if given is None:
         if "class" in recorded:
             return as_pair(from_configuration(recorded))
@@ -224,6 +255,10 @@ def read_record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(file.read_text())
     except FileNotFoundError:
+        if checkpoint.there(path):
+            raise RunError(
+                f"the fit in {str(path)!r} was interrupted: go on with it by resume (--resume)"
+            ) from None
         raise RunError(f"{str(path)!r} is not a complete run: it has no {RECORD}") from None
     except OSError as error:
         raise RunError(f"{str(file)!r} cannot be read: {error.strerror}") from error

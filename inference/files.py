@@ -16,6 +16,9 @@ from filelock import FileLock, Timeout
 
 from ppl_gen.errors import RunError
 
+# What a process that was killed while it wrote may leave behind has this in its name.
+PARTIAL = ".partial-"
+
 
 def write_file(path: Path, content: bytes) -> None:
     """Write a file under a temporary name and rename it, so that no half of it is ever seen.
@@ -24,12 +27,13 @@ def write_file(path: Path, content: bytes) -> None:
         RunError: If it cannot be written.
     """
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}{PARTIAL}")
         try:
             with os.fdopen(handle, "wb") as file:
                 _write(file, content)
             os.chmod(temporary, 0o666 & ~_umask())
             os.replace(temporary, path)
+            _flush_directory(path.parent)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
@@ -49,7 +53,7 @@ def write_directory(path: Path, files: Mapping[str, bytes], keep: tuple[str, ...
         OSError: If it cannot be written; the target is then as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    fresh = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}{PARTIAL}"))
     try:
         for name, content in files.items():
             with open(fresh / name, "wb") as file:
@@ -61,7 +65,7 @@ def write_directory(path: Path, files: Mapping[str, bytes], keep: tuple[str, ...
         if not path.exists() or not any(path.iterdir()):
             os.replace(fresh, path)
         elif not _exchanged(fresh, path):  # what was there is now removed as the temporary one
-            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.replaced."))
+            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.replaced-"))
             os.replace(path, old)
             try:
                 os.replace(fresh, path)
@@ -109,11 +113,21 @@ def alone(path: Path) -> Iterator[None]:
     except OSError as error:
         raise RunError(f"{str(path)!r} cannot be written: {error.strerror}") from error
     try:
+        sweep(path.parent, path.name)
         yield
     finally:
         with suppress(OSError):
             file.unlink()
         lock.release()
+
+
+def sweep(folder: Path, name: str = "") -> None:
+    """Remove what a process that was killed has left of a file or directory, or of all of them."""
+    for left in folder.glob(f".{name or '*'}{PARTIAL}*"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def _write(file: Any, content: bytes) -> None:
