@@ -266,7 +266,7 @@ class Saver:
         if asked or every or since > max(self.seconds, self.took / SHARE):
             self.save(training)
         if asked:
-            self.interrupts.end(f"interrupted: fit(..., resume={str(self.run)!r}) goes on")
+            self.interrupts.end(f"interrupted; resume {str(self.run)!r} to go on")
 
     def save(self, training: Any) -> None:
         """Save now. What cannot be written is said once, and tried again later."""

@@ -168,9 +168,8 @@ class Training(ABC):
             "story": configuration_of(self.pair),
             "kwargs": plain_kwargs(self.kwargs),
             "settings": asdict(self.settings),
-            "data": self.record.fingerprint,
-            "validation": None if valid is None else valid.fingerprint,
-            "source": self.record.source,
+            "data": asdict(self.record),
+            "validation": {"fingerprint": None if valid is None else valid.fingerprint},
             "versions": versions(),
         }
 
@@ -183,7 +182,7 @@ class Training(ABC):
         """
         present = self.told()
         for name, what in (("data", "data"), ("validation", "validation data")):
-            if saved.record[name] != present[name]:
+            if saved.record[name]["fingerprint"] != present[name]["fingerprint"]:
                 raise DataError(
                     f"the {what} must be those that the fit was begun with, got others: to go on "
                     "with other data, fit(run.story, x, warm_start=True)"
