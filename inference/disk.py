@@ -47,9 +47,10 @@ def check_target(path: Path, overwrite: bool) -> None:
         RunError: If it exists and must not be replaced, or is not a run, or cannot be written.
     """
     if path.exists():
-        if path.is_dir() and not any(path.iterdir()):
-            return
         unfinished = checkpoint.there(path)
+        # A fit that was killed before its first checkpoint leaves an empty folder.
+        if path.is_dir() and not unfinished and {*os.listdir(path)} <= {checkpoint.FOLDER}:
+            return
         if not (path / RECORD).is_file() and not unfinished:
             raise RunError(f"{str(path)!r} exists and is not a run: choose another directory")
         if not overwrite and unfinished:

@@ -180,6 +180,18 @@ def test_what_a_killed_process_left_half_written_is_swept_away(unfinished: Path)
     assert [path.name for path in unfinished.parent.iterdir()] == ["a"]
 
 
+def test_a_fit_that_was_killed_in_its_first_write_may_begin_again(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / f".00000001-ab.safetensors{files.PARTIAL}q").write_bytes(b"1")
+
+    with pytest.raises(pg.RunError, match="no checkpoint to go on from"):
+        pg.fit(PPCA((4,), 2), X, resume=tmp_path / "a", progress=False)
+    pg.fit(PPCA((4,), 2), X, out=tmp_path / "a", **FIT)
+
+    assert not folder.exists()
+
+
 PROGRAM = """
 import sys, torch
 import ppl_gen as pg
