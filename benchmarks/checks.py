@@ -101,7 +101,7 @@ def coverage(seeds: int) -> None:
         run = pg.fit(story, x, epochs=1, learning_rate=1e-12, warm_start=True, progress=False)
         found = bounds(look(run, run.batch(x), seed, MEMORY))
         off = found.evidence - run.story.log_evidence(x).double()
-        error = (found.error.square() - found.elbo_error.square()).clamp_min(0).sqrt()
+        error = found.evidence_error
         rows += len(x)
         whole = error.square().sum().sqrt() / len(x)
         for width in held:

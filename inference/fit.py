@@ -101,7 +101,8 @@ def fit(
     if resume is not None:
         saved, out = _to_resume(Path(resume), out, settings), resume
         settings = saved.record["settings"]
-    chosen = read_settings(settings)
+    with seeded(0):  # an optimiser that is made for the first time imports what draws numbers
+        chosen = read_settings(settings)
     if elbo is not None and chosen.method == "em":
         raise ValueError(
             f"elbo must be left out with method='em', which climbs the likelihood itself, got "

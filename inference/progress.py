@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from ppl_gen.inference.history import Epoch
+from ppl_gen.inference.seeds import seeded
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -136,8 +137,9 @@ def steps(count: int, shown: bool, console: Console | None = None) -> Iterator[S
     if not shown:
         yield Steps(lambda sentence: None, lambda share: None)
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    with seeded(0):  # importing rich draws from Python's random module
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = console or Console(stderr=True)
     begun = 0

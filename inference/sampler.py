@@ -449,6 +449,8 @@ class Sampler:
                 term, single = log_prob(node), log_prob(alone[name])
                 if term.dim() == 1 + self.structure.nesting:
                     term = term[draw if len(term) > 1 else 0]
+                if term.numel() != single.numel():
+                    return False  # draws stand where the program's own plates should
                 term, single = torch.broadcast_tensors(term, single)
                 if not torch.allclose(term, single, rtol=1e-3, atol=1e-3, equal_nan=True):
                     return False

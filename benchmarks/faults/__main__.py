@@ -68,8 +68,12 @@ def main() -> None:
         if (kind, name, seed) in done:
             continue
         torch.manual_seed(seed)
-        case = FAULTS[name].plant(seed) if kind == "fault" else TALES[name].case(seed)
-        record = {"kind": kind, "name": name, "seed": seed, **judged(case, seed)}
+        try:
+            case = FAULTS[name].plant(seed) if kind == "fault" else TALES[name].case(seed)
+            found = judged(case, seed)
+        except pg.FitError as error:  # the fit itself says that it cannot be
+            found = {"seconds": 0.0, "fit": 0.0, "findings": {"fit": ["fail", 1.0, str(error)]}}
+        record = {"kind": kind, "name": name, "seed": seed, **found}
         done[kind, name, seed] = record
         with options.out.open("a") as file:
             file.write(json.dumps(record) + "\n")
@@ -99,14 +103,29 @@ def tables(records: list[dict[str, Any]]) -> str:
         wolf = [r for r in good if any(f[0] == "fail" for f in r["findings"].values())]
         warned = [r for r in good if any(f[0] == "warn" for f in r["findings"].values())]
         lines.append(f"Of {len(good)} good fits {len(wolf)} have a fail, {len(warned)} a warning.")
-        checks = {c for r in good for c in r["findings"]}
-        lines += ["", "| check | fail | warn | pass | not made |", "|---|---|---|---|---|"]
-        for check in sorted(checks):
+        lines += [
+            "",
+            "| check | faults failed | of those it should | good: fail | warn | pass | not made |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for check in sorted({c for r in good for c in r["findings"]}):
             statuses = [r["findings"][check][0] for r in good if check in r["findings"]]
             n = {s: statuses.count(s) for s in ("fail", "warn", "pass")}
             rest = len(statuses) - sum(n.values())
-            lines.append(f"| {check} | {n['fail']} | {n['warn']} | {n['pass']} | {rest} |")
+            power = f"{_failed(records, check)} | {_failed(records, check, only_named=True)}"
+            lines.append(
+                f"| {check} | {power} | {n['fail']} | {n['warn']} | {n['pass']} | {rest} |"
+            )
     return "\n".join(lines)
+
+
+def _failed(records: list[dict[str, Any]], check: str, only_named: bool = False) -> str:
+    """In how many faulty cases a check fails, or in how many of those in which it should."""
+    faulty = [r for r in records if r["kind"] == "fault"]
+    if only_named:
+        faulty = [r for r in faulty if check in FAULTS[r["name"]].found_by]
+    fails = sum(r["findings"].get(check, ["none"])[0] == "fail" for r in faulty)
+    return f"{fails}/{len(faulty)}" if faulty else ""
 
 
 if __name__ == "__main__":

@@ -404,7 +404,7 @@ FAULTS: dict[str, Fault] = {
     "ppca: stopped at 5 % of the way": refitted("ppca", RESTS, epochs=5),
     "vae: learning rate too high": refitted("vae", RESTS, learning_rate=0.2),
     "vae: encoder ignores half of x": refitted("vae", ("doctor", *CLOSE), blind),
-    "cvae: labels permuted": Fault("cvae", permuted, MADE),
+    "cvae: labels permuted": Fault("cvae", permuted, ("conditions", *MADE)),
     "linear: prior of twice the scale": Fault(
         "ppca", wrong_prior(2.0), (*MADE, "marginal KL", "aggregate posterior")
     ),
@@ -417,6 +417,6 @@ FAULTS: dict[str, Fault] = {
     "linear: memorising decoder": Fault("ppca", memorised, ("memory",)),
     "gmm: two clouds taken for one": Fault("gmm", merged, ("agreement with EM",)),
     "gmm: too many components": refitted(
-        "gmm", ("components",), lambda: GMM((2,), 8, posterior="normal")
+        "gmm", ("components", "fit"), lambda: GMM((2,), 8, posterior="normal")
     ),
 }

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ppl_gen.errors import StoryError
 from ppl_gen.inference.checks.subject import Check, Cost, Subject
-from ppl_gen.inference.estimators import khat_threshold, log_evidence
+from ppl_gen.inference.estimators import log_evidence
 from ppl_gen.inference.estimators.refinement import Refinement
 from ppl_gen.inference.reference import (
     CHAINS,
@@ -34,6 +34,9 @@ TURNED = 32
 NAMES = ("divergence", "amortisation gap", "approximation gap")
 LIMITS = {NAMES[0]: (0.5, 2.0), NAMES[1]: (0.25, 1.0), NAMES[2]: (0.5, 2.0)}  # in nats
 WORST = 5
+# Shape of a tail below which there is a fourth moment; and by how many nats chains may lie below
+# draws, which chance makes once in 150 times at most (Markov).
+FOURTH, STUCK = 0.25, 5.0
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class Bounds:
         elbo: Of the guide.
         elbo_error: Its standard error.
         importance: By importance sampling with the guide.
-        importance_error: Its standard error; infinite where its weights cannot be trusted.
+        importance_error: Its standard error.
+        khat: Shape of the tail of its weights.
         annealed: By annealed importance sampling.
         annealed_error: Its standard error.
         slack: By how much chains there and chains back disagree on data that the story made, in
@@ -55,21 +59,29 @@ class Bounds:
     elbo_error: Tensor
     importance: Tensor
     importance_error: Tensor
+    khat: Tensor
     annealed: Tensor
     annealed_error: Tensor
     slack: float = math.nan
 
     @property
     def _by_draws(self) -> Tensor:
-        """Where the draws of the guide say it best: more surely, and no lower than the chains."""
-        lower = self.annealed - self.importance
-        surer = self.importance_error < self.annealed_error
-        return surer & (lower < 3 * self.annealed_error)
+        """Where the draws of the guide say it best.
+
+        Their spread tells their error where it can be told itself: where weights have a fourth
+        moment, with a k-hat below 1/4. To choose by the errors would favour rows whose largest
+        weights were not drawn. And chains that stay far below have not found what the draws have.
+        """
+        return (self.khat < FOURTH) | (self.importance - self.annealed > STUCK)
 
     @property
     def evidence(self) -> Tensor:
-        """The best estimate of the log evidence of each row, in nats."""
-        return torch.where(self._by_draws, self.importance, self.annealed)
+        """The best estimate of the log evidence of each row, in nats.
+
+        To second order, where a logarithm of a mean lies below by half its squared error.
+        """
+        best = torch.where(self._by_draws, self.importance, self.annealed)
+        return best + self.evidence_error.square().clamp_max(1.0) / 2
 
     @property
     def divergence(self) -> Tensor:
@@ -79,8 +91,12 @@ class Bounds:
     @property
     def error(self) -> Tensor:
         """Standard error of :attr:`divergence`, in nats."""
-        above = torch.where(self._by_draws, self.importance_error, self.annealed_error)
-        return (self.elbo_error.square() + above.square()).sqrt()
+        return (self.elbo_error.square() + self.evidence_error.square()).sqrt()
+
+    @property
+    def evidence_error(self) -> Tensor:
+        """Standard error of the evidence, in nats."""
+        return torch.where(self._by_draws, self.importance_error, self.annealed_error)
 
 
 def bounds(found: Reference, slack: float = math.nan) -> Bounds:
@@ -88,9 +104,16 @@ def bounds(found: Reference, slack: float = math.nan) -> Bounds:
     weighed = log_evidence(found.log_weights)
     chained = log_evidence(found.annealed, khat=False)
     spread = found.log_weights.double().std(0) / weighed.draws**0.5
-    trusted = weighed.khat <= khat_threshold(weighed.draws)
-    error = torch.where(trusted, weighed.error, torch.inf)
-    return Bounds(weighed.elbo, spread, weighed.nats, error, chained.nats, chained.error, slack)
+    return Bounds(
+        weighed.elbo,
+        spread,
+        weighed.nats,
+        weighed.error,
+        weighed.khat,
+        chained.nats,
+        chained.error,
+        slack,
+    )
 
 
 def closeness(subject: Subject) -> list[Finding]:

@@ -202,6 +202,27 @@ def test_bounds_hold_their_own_error_on_the_exact_evidence() -> None:
     assert beyond <= 0.03 * rows
 
 
+def test_intervals_of_the_evidence_hold_at_their_level_row_by_row_and_on_average() -> None:
+    """Where guides are off in many ways, so that neither draws nor chains always say it best."""
+    off, errors = [], []
+    for seed in range(12):
+        x = linear_data(100, seed)
+        story = PPCA.maximum_likelihood(x, 2)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            story.guide_raw_tril += 0.2 * torch.randn(2, 2, generator=generator)
+        run = as_it_is(story, x)
+        found = bounds(look(run, run.batch(x), seed, 2**27))
+        off.append(found.evidence - run.story.log_evidence(x).double())
+        errors.append(found.evidence_error)
+    rows, error = torch.stack(off), torch.stack(errors)
+    for width, least in ((1, 0.6), (2, 0.9), (3, 0.97)):
+        assert (rows.abs() <= width * error + 1e-5).double().mean() > least
+    means = rows.mean(1) / (error.square().sum(1).sqrt() / rows.shape[1])
+    assert means.abs().max() < 3.5
+    assert means.mean().abs() < 1.0
+
+
 def test_two_samples_of_one_law_are_near_and_known_ones_as_far_as_they_are() -> None:
     torch.manual_seed(0)
     x, y = torch.randn(1000, 50, 2), torch.randn(1600, 50, 2)

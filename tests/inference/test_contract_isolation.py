@@ -145,8 +145,19 @@ def state_of_the_world() -> dict[str, Any]:
     }
 
 
+@pytest.fixture(scope="module")
+def libraries() -> None:
+    """What is imported at first use adds filters of warnings, but must draw no random numbers."""
+    story = VAE((3,), 2, hidden=(4,))
+    before = {**state_of_the_world(), "warnings": None}
+    run = pg.fit(story, X, **BRIEF)
+    pg.check(run, X, draws=20)
+    run.posterior(X, draws=5)
+    assert {**state_of_the_world(), "warnings": None} == before
+
+
 @pytest.fixture
-def world() -> Any:
+def world(libraries: None) -> Any:
     """A store with something in it, put back afterwards."""
     with pyro.get_param_store().scope():
         pyro.param("loc", torch.tensor([7.0]))
