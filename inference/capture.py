@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -45,12 +45,15 @@ class _Shape:
         seen: How often it came.
         checking: The graph that also says whether parameters and data are valid.
         plain: The same without.
+        compiled: Whether that is machine code.
+        owed: Whether a fit that was interrupted had such graphs, which are yet to be made again.
     """
 
     seen: int = 0
     checking: Graph | None = None
     plain: Graph | None = None
     compiled: bool = False
+    owed: bool = False
 
 
 class Captured:
@@ -100,6 +103,10 @@ class Captured:
         shape = self.shapes.get(key)
         if shape is None:
             shape = self.shapes[key] = _Shape()
+        if shape.owed:
+            self._make_again(shape, *inputs)
+            if self.reason:
+                return self.function(*inputs)
         shape.seen += 1
         if shape.seen == 1:
             return self._observed(*inputs)
@@ -108,6 +115,47 @@ class Captured:
         if shape.seen & (shape.seen - 1) == 0:
             return self._compared(shape, *inputs)
         return self._run(shape, *inputs)
+
+    def state(self) -> dict[str, Any]:
+        """What decides how the calls to come are run, as plain values."""
+        shapes = [
+            {
+                "inputs": [[list(size), str(dtype).removeprefix("torch.")] for size, dtype in key],
+                "seen": shape.seen,
+                "traced": shape.plain is not None or shape.owed,
+                "compiled": shape.compiled,
+            }
+            for key, shape in self.shapes.items()
+        ]
+        return {"reason": self.reason, "shapes": shapes}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on as what gave :meth:`state` would; graphs are made again when they are needed."""
+        self.reason = state["reason"]
+        for known in state["shapes"]:
+            key = tuple((torch.Size(s), getattr(torch, dtype)) for s, dtype in known["inputs"])
+            shape = _Shape(known["seen"], compiled=known["compiled"], owed=known["traced"])
+            self.shapes[key] = shape
+
+    def _make_again(self, shape: _Shape, *inputs: Tensor) -> None:
+        """Trace, and compile, what was before the fit was interrupted, leaving no trace."""
+        before = OwnState(self.programs)
+        begun = _Moment(list(before.tensors.values()))
+        try:
+            self.function(*inputs)
+            after = OwnState(self.programs)
+            self.written = after.written(before)
+            begun.restore()
+            shape.checking = trace(self.function, *inputs)
+            shape.plain = shape.checking.trusting() if self.trusts else shape.checking
+            if shape.compiled:
+                begun.restore()
+                shape.plain = shape.plain.compiled(*inputs)
+            shape.owed = False
+        except Exception as error:
+            self._give_up(f"the program could not be traced again: {told(error)}")
+        finally:
+            begun.restore()
 
     def _observed(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Run the function as it is and look whether it leaves anything behind."""

@@ -6,11 +6,8 @@ record ``run.json`` holds size and SHA-256 of the other files, so that a damaged
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -26,6 +23,7 @@ from torch import Tensor
 
 from ppl_gen.component import Component, from_configuration
 from ppl_gen.errors import PplGenError, RunError
+from ppl_gen.inference import checkpoint, files
 from ppl_gen.inference.history import History
 from ppl_gen.inference.iterates import Iterates
 from ppl_gen.inference.pair import Pair, as_pair
@@ -49,10 +47,18 @@ def check_target(path: Path, overwrite: bool) -> None:
         RunError: If it exists and must not be replaced, or is not a run, or cannot be written.
     """
     if path.exists():
-        if path.is_dir() and not any(path.iterdir()):
+        unfinished = checkpoint.there(path)
+        # A fit that was killed before its first checkpoint leaves an empty folder.
+        if path.is_dir() and not unfinished and {*os.listdir(path)} <= {checkpoint.FOLDER}:
             return
-        if not (path / RECORD).is_file():
+        if not (path / RECORD).is_file() and not unfinished:
             raise RunError(f"{str(path)!r} exists and is not a run: choose another directory")
+        if not overwrite and unfinished:
+            raise RunError(
+                f"{str(path)!r} holds a fit that was interrupted: go on with it by resume "
+                "(--resume), choose another directory, or allow it to be replaced with overwrite "
+                "(--overwrite)"
+            )
         if not overwrite:
             raise RunError(
                 f"{str(path)!r} already holds a run: choose another directory, or allow it to be "
@@ -72,30 +78,48 @@ def save(run: Run, path: Path, overwrite: bool = False) -> Path:
         RunError: If the directory cannot be written, or holds something already.
     """
     check_target(path, overwrite)
+    return put(run, path)
+
+
+def put(run: Run, path: Path, keep: tuple[str, ...] = ()) -> Path:
+    """Write a run in the place of whatever is there, whole or not at all.
+
+    Args:
+        run: The run.
+        path: The directory.
+        keep: Directories in it that stay.
+
+    Raises:
+        RunError: If it cannot be written.
+    """
     with run.pair.active():
         state = {k: v.contiguous().cpu() for k, v in run.pair.snapshot().items()}
-    files = {WEIGHTS: save_tensors(state), HISTORY: run.history.to_csv().encode()}
+    contents = {WEIGHTS: save_tensors(state), HISTORY: run.history.to_csv().encode()}
     if run.iterates is not None:
-        files[ITERATES] = save_tensors(run.iterates.to_tensors())
+        contents[ITERATES] = save_tensors(run.iterates.to_tensors())
     if run.verdict is not None:
-        files[VERDICT] = run.verdict.to_json().encode()
+        contents[VERDICT] = run.verdict.to_json().encode()
     record = {
         "format": FORMAT,
         "story": run.configuration(),
-        "kwargs": {k: v for k, v in run.kwargs.items() if isinstance(v, bool | int | float | str)},
+        "kwargs": plain_kwargs(run.kwargs),
         "settings": asdict(run.settings),
         "data": asdict(run.data),
         "structure": _plain_structure(run.structure),
         "versions": run.versions,
-        "files": {name: _digest(content) for name, content in files.items()},
+        "files": {name: files.digest(content) for name, content in contents.items()},
     }
-    files[RECORD] = (json.dumps(record, indent=2) + "\n").encode()
+    contents[RECORD] = (json.dumps(record, indent=2) + "\n").encode()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace_directory(path, files)
+        files.write_directory(path, contents, keep)
     except OSError as error:
         raise RunError(f"the run cannot be written to {str(path)!r}: {error.strerror}") from error
     return path
+
+
+def plain_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the programs' further arguments that are plain numbers and words."""
+    return {k: v for k, v in kwargs.items() if isinstance(v, bool | int | float | str)}
 
 
 def save_verdict(run: Run, path: Path) -> None:
@@ -103,31 +127,9 @@ def save_verdict(run: Run, path: Path) -> None:
     assert run.verdict is not None
     content = run.verdict.to_json().encode()
     record = read_record(path)
-    record["files"][VERDICT] = _digest(content)
-    write_file(path / VERDICT, content)
-    write_file(path / RECORD, (json.dumps(record, indent=2) + "\n").encode())
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name and rename it, so that no half of it is ever seen.
-
-    Raises:
-        RunError: If it cannot be written.
-    """
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise RunError(f"{str(path)!r} cannot be written: {error.strerror}") from error
+    record["files"][VERDICT] = files.digest(content)
+    files.write_file(path / VERDICT, content)
+    files.write_file(path / RECORD, (json.dumps(record, indent=2) + "\n").encode())
 
 
 def load(
@@ -157,7 +159,7 @@ def load(
 
     path = Path(path)
     record = read_record(path)
-    files = {name: _read_file(path, name, digest) for name, digest in record["files"].items()}
+    found = {name: _read_file(path, name, digest) for name, digest in record["files"].items()}
     try:
         data = DataRecord(
             record["data"]["fingerprint"],
@@ -168,12 +170,12 @@ def load(
         )
         settings = Settings(**record["settings"])
         structure = _read_structure(record["structure"])
-        state = load_tensors(files[WEIGHTS])
-        history = History.from_csv(files[HISTORY].decode())
-        recorded = load_tensors(files[ITERATES]) if ITERATES in files else None
+        state = load_tensors(found[WEIGHTS])
+        history = History.from_csv(found[HISTORY].decode())
+        recorded = load_tensors(found[ITERATES]) if ITERATES in found else None
     except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
         raise RunError(f"the run in {str(path)!r} cannot be read: {error}") from error
-    pair = _read_story(path, record["story"], story)
+    pair = read_story(path, record["story"], story)
     given = {**record["kwargs"], **(kwargs or {})}
     blank = data.blank(settings.batch_size or data.rows, torch.device("cpu"))
     with seeded(0), pair.active(), pyro.validation_enabled(False):
@@ -183,8 +185,8 @@ def load(
     run = Run(pair, structure, settings, history, data, given, record["versions"])
     if recorded is not None:
         run.iterates = Iterates.from_tensors(recorded)
-    if VERDICT in files:
-        run.verdict = Verdict.from_json(files[VERDICT].decode())
+    if VERDICT in found:
+        run.verdict = Verdict.from_json(found[VERDICT].decode())
     return run
 
 
@@ -204,7 +206,12 @@ def _take_over(
     pair.load_state(state)
 
 
-def _read_story(path: Path, recorded: dict[str, Any], given: Any) -> Pair:
+def read_story(path: Path, recorded: Mapping[str, Any], given: Any) -> Pair:
+    """The story of a run, as its record says or as it is given, a copy.
+
+    Raises:
+        RunError: If it has to be given, or is another one.
+    """
     if given is None:
         if "class" in recorded:
             return as_pair(from_configuration(recorded))
@@ -249,6 +256,10 @@ def read_record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(file.read_text())
     except FileNotFoundError:
+        if checkpoint.there(path):
+            raise RunError(
+                f"the fit in {str(path)!r} was interrupted: go on with it by resume (--resume)"
+            ) from None
         raise RunError(f"{str(path)!r} is not a complete run: it has no {RECORD}") from None
     except OSError as error:
         raise RunError(f"{str(file)!r} cannot be read: {error.strerror}") from error
@@ -282,51 +293,9 @@ def _read_file(path: Path, name: str, digest: Any) -> bytes:
         raise RunError(
             f"{name} of the run in {str(path)!r} cannot be read: {error.strerror}"
         ) from error
-    if _digest(content) != digest:
-        size = digest.get("bytes") if isinstance(digest, dict) else None
-        how = (
-            f"it has {len(content)} bytes of {size}"
-            if size != len(content)
-            else "its content is not what was written"
-        )
+    if how := files.damage(content, digest):
         raise RunError(f"{name} of the run in {str(path)!r} is damaged: {how}; fit it again")
     return content
-
-
-def _umask() -> int:
-    """What the user's files are not to be, which temporary ones ignore."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _digest(content: bytes) -> dict[str, Any]:
-    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-
-
-def _replace_directory(path: Path, files: Mapping[str, bytes]) -> None:
-    parent = path.parent
-    fresh = Path(tempfile.mkdtemp(dir=parent, prefix=f".{path.name}."))
-    try:
-        for name, content in files.items():
-            with open(fresh / name, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        fresh.chmod(0o777 & ~_umask())
-        if not path.exists() or not any(path.iterdir()):
-            os.replace(fresh, path)
-            return
-        old = Path(tempfile.mkdtemp(dir=parent, prefix=f".{path.name}.replaced."))
-        os.replace(path, old)
-        try:
-            os.replace(fresh, path)
-        except OSError:
-            os.replace(old, path)
-            raise
-        shutil.rmtree(old)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def _plain_structure(structure: Structure) -> dict[str, Any]:

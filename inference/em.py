@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ppl_gen.errors import FitError, StoryError
 from ppl_gen.inference.batches import Batches, rows_of, some_rows
-from ppl_gen.inference.history import Epoch
+from ppl_gen.inference.history import Epoch, epochs_of, table_of
 from ppl_gen.inference.memory import MEMORY, Bytes
 from ppl_gen.inference.pair import Pair
 from ppl_gen.inference.progress import Reporter
@@ -162,7 +162,10 @@ class ExpectationMaximisation(Training):
         if self.valid is not None:
             self.held_out = Expectation(fixed_rows(self.valid, self.settings.seed))
         self.table: dict[str, Tensor] = {}
-        self.seen = 0
+        self.seen = self.starts = 0
+        self.climbing = self.settled = False
+        self.best: list[Epoch] = []
+        self.best_kept = self.kept
 
     @property
     def whole(self) -> bool:
@@ -175,26 +178,46 @@ class ExpectationMaximisation(Training):
         return self.settings.batch_size or size
 
     def run(self, report: Reporter) -> None:
-        story = self.pair.story
-        if is_open_ended(story):
-            self.become(settle(story, self.batches, self.settings, self.warm_start))
-            self._climb_from_here(report)
-            return
-        if self.warm_start:
-            self._climb_from_here(report)
-            return
-        best: list[Epoch] = []
-        kept = self.kept
-        for _ in range(self.settings.restarts or STARTS):
-            self.epochs_done = []
+        once = self.warm_start
+        if is_open_ended(self.pair.story):
+            once = True
+            self.become(settle(self.pair.story, self.batches, self.settings, self.warm_start))
+        starts = 1 if once or self.settled else self.settings.restarts or STARTS
+        self.settled = once or self.settled
+        while self.starts < starts:
+            if not self.climbing:
+                self.epochs_done = []
+                if not self.settled:
+                    self.pair.story.start(*self.batches.columns)
+                self._begin_climb()
             try:
-                story.start(*self.batches.columns)
-                self._climb_from_here(report)
+                self.climb(report)
             finally:
                 # An interrupted start counts by the epochs it has finished.
-                if best and not _higher(self.epochs_done, best):
-                    self.epochs_done, self.kept = best, kept
-                best, kept = self.epochs_done, self.kept
+                if self.best and not _higher(self.epochs_done, self.best):
+                    self.epochs_done, self.kept = self.best, self.best_kept
+            self.best, self.best_kept = self.epochs_done, self.kept
+            self.climbing, self.starts = False, self.starts + 1
+
+    def state(self) -> dict[str, Any]:
+        best = table_of(self.best)
+        return {
+            **super().state(),
+            "settled": self.settled,
+            "starts": self.starts,
+            "seen": self.seen,
+            "table": self.table,
+            "best": best,
+            "best_kept": self.best_kept,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        super().load_state(state)
+        device = self.batches.device
+        self.settled, self.climbing = state["settled"], True
+        self.starts, self.seen = state["starts"], state["seen"]
+        self.table = {name: value.to(device) for name, value in state["table"].items()}
+        self.best, self.best_kept = epochs_of(state["best"]), state["best_kept"]
 
     def train(self, epoch: int) -> Figures:
         if self.whole:
@@ -221,10 +244,12 @@ class ExpectationMaximisation(Training):
         rise = epoch.elbo - self.epochs_done[-2].elbo
         return abs(rise) <= self.settings.tolerance
 
-    def _climb_from_here(self, report: Reporter) -> None:
-        self.steps = self.seen = 0
+    def _begin_climb(self) -> None:
+        self.epoch = self.steps = self.seen = 0
+        self.over, self.climbing = False, True
         self.table = self.expectation(self.pair.story) if self.whole else {}
-        self.climb(report)
+        self.restart_clock()
+        self.save(self)
 
     def _step(self, table: Mapping[str, Tensor]) -> None:
         maximise(self.pair.story, table)
@@ -232,11 +257,11 @@ class ExpectationMaximisation(Training):
 
     def _stepwise(self) -> float:
         """A pass in mini-batches, an M-step after each; the likelihood as they were visited."""
-        total, size = 0.0, self.batches.size
-        for batch in self.batches.shuffled():
-            table = statistics(self.pair.story, batch)
+        size, visit = self.batches.size, self.begin_visit()
+        for chosen in self.visits(visit):
+            table = statistics(self.pair.story, self.batches.at(chosen))
             rows = float(table["rows"])
-            total += float(table["log_likelihood"])
+            visit.sums = [sum(visit.sums) + float(table["log_likelihood"])]
             weight = _weight(self.seen) * rows / self.batches.batch_size
             for name, value in table.items():
                 mean = value / rows
@@ -244,7 +269,8 @@ class ExpectationMaximisation(Training):
             self.seen += 1
             if self.seen >= min(WARM_UP, self.batches.count):
                 self._step({name: size * mean for name, mean in self.table.items()})
-        return total / size
+        self.visit = None
+        return visit.sums[0] / size
 
     def _check_risen(self, epoch: int, found: float) -> None:
         # The first M-step may have to bring parameters back that came from elsewhere.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ from pyro.infer import ELBO
 
 from ppl_gen.data import Dataset
 from ppl_gen.errors import FitError
-from ppl_gen.inference import disk
-from ppl_gen.inference.em import ExpectationMaximisation
+from ppl_gen.inference import checkpoint, disk, files
+from ppl_gen.inference.em import ExpectationMaximisation, is_open_ended
 from ppl_gen.inference.pair import as_pair
 from ppl_gen.inference.progress import reporter
 from ppl_gen.inference.run import Run
@@ -32,6 +33,9 @@ def fit(
     warm_start: bool = False,
     out: str | Path | None = None,
     overwrite: bool = False,
+    resume: str | Path | None = None,
+    checkpoint_seconds: float = 60.0,
+    checkpoint_epochs: int | None = None,
     progress: bool = True,
     **settings: Any,
 ) -> Run:
@@ -52,7 +56,13 @@ def fit(
         elbo: A bound of Pyro's to climb in place of the one chosen from the traced sites.
         warm_start: Go on from the weights the story has, instead of drawing new ones.
         out: A directory to save the run to; the last good state goes there if the fit must stop.
+            Meanwhile checkpoints are kept there, and after Ctrl-C or SIGTERM one of that moment.
         overwrite: Whether a run that is there already may be replaced.
+        resume: The ``out`` of a fit that was interrupted, to go on with, given the same story and
+            data. Its settings are those it was begun with.
+        checkpoint_seconds: How often to keep a checkpoint, in seconds; less often where writing one
+            takes more than 2 % of that.
+        checkpoint_epochs: How often, in epochs too.
         progress: Whether to show how far it is.
         **settings: The fields of :class:`Settings`: ``method``, ``epochs``, ``seed``,
             ``batch_size``, ``restarts``, ``tolerance``, ``learning_rate``, ``optimizer``,
@@ -64,6 +74,12 @@ def fit(
         top = pg.fit(GMM((2,), 5, posterior="normal"), x, method="em")
         run = pg.fit(top.story, x, warm_start=True)
 
+    On a CPU a fit that was interrupted and resumed gives the same bits as one that was not, but
+    for the programs' own state that is neither parameter nor buffer::
+
+        pg.fit(story, x, out="runs/a")  # and the power fails
+        run = pg.fit(story, x, resume="runs/a")
+
     Before the first step the pair is looked over, as by :func:`ppl_gen.doctor`; a warning says what
     fails.
 
@@ -72,12 +88,19 @@ def fit(
         DataError: If the data cannot be used.
         FitError: If the loss becomes NaN or infinite, or a likelihood that EM climbs falls; its
             ``run`` holds the last good state.
+        RunError: If the run cannot be written, another process is writing it, or there is nothing
+            to resume.
+        KeyboardInterrupt: After Ctrl-C, once the fit is saved to ``out``.
         ValueError: If a setting is out of its range.
 
     Reference:
         Kingma and Welling (2014), https://arxiv.org/abs/1312.6114; Ranganath et al. (2014),
         https://arxiv.org/abs/1401.0118, where a site cannot be reparametrised.
     """
+    saved = None
+    if resume is not None:
+        saved, out = _to_resume(Path(resume), out, settings), resume
+        settings = saved.record["settings"]
     with seeded(0):  # an optimiser that is made for the first time imports what draws numbers
         chosen = read_settings(settings)
     if elbo is not None and chosen.method == "em":
@@ -85,31 +108,70 @@ def fit(
             f"elbo must be left out with method='em', which climbs the likelihood itself, got "
             f"{type(elbo).__name__}"
         )
-    if out is not None:
-        disk.check_target(Path(out), overwrite)
+    target = None if out is None else Path(out)
+    if target is not None and saved is None:
+        disk.check_target(target, overwrite)
     device = chosen.torch_device()
-    with seeded(chosen.seed), chosen.with_precision():
-        pair = as_pair(story).fresh(warm_start)
+    with ExitStack() as stack:
+        stack.enter_context(seeded(chosen.seed))
+        stack.enter_context(chosen.with_precision())
+        if target is not None:
+            stack.enter_context(files.alone(target))
+            if saved is None:
+                checkpoint.forget(target)
+        if saved is None:
+            pair = as_pair(story).fresh(warm_start)
+        else:
+            open_ended = story is not None and is_open_ended(as_pair(story).story)
+            pair = disk.read_story(target, saved.record["story"], None if open_ended else story)
+            kwargs = {**saved.record["kwargs"], **(kwargs or {})}
         pair.to(device)
         if isinstance(data, Dataset) and validation is None:
             validation = data.valid
-        with pair.active():
-            given = (pair, data, validation, dict(kwargs or {}), chosen, warm_start)
-            if chosen.method == "em":
-                training = ExpectationMaximisation(*given)
-            else:
-                training = GradientAscent(*given, elbo=elbo)
-            try:
-                with reporter(training.epochs, progress) as report:
-                    training.run(report)
-            except FitError as error:
-                error.run = training.result()
-                raise
-            finally:
-                run = training.result()
-                if out is not None and len(run.history):
-                    disk.save(run, Path(out), overwrite)
+        stack.enter_context(pair.active())
+        given = (pair, data, validation, dict(kwargs or {}), chosen, warm_start)
+        if chosen.method == "em":
+            training = ExpectationMaximisation(*given)
+        else:
+            training = GradientAscent(*given, elbo=elbo)
+        if saved is not None:
+            training.resume(saved)
+        interrupts = checkpoint.Interrupts()
+        if target is not None:
+            training.save = checkpoint.Saver(
+                target, checkpoint_seconds, checkpoint_epochs, interrupts
+            )
+            stack.enter_context(interrupts.heard())
+        keep: tuple[str, ...] = (checkpoint.FOLDER,)
+        try:
+            with reporter(training.epochs, progress) as report:
+                training.run(report)
+            keep = ()
+        except FitError as error:
+            error.run = training.result()
+            raise
+        finally:
+            run = training.result()
+            if target is not None and len(run.history):
+                disk.put(run, target, keep)
     return run
+
+
+def _to_resume(path: Path, out: Any, settings: Mapping[str, Any]) -> checkpoint.Checkpoint:
+    """The last good checkpoint of a fit.
+
+    Raises:
+        ValueError: If what it has to be resumed with is given once more.
+        RunError: If there is none.
+    """
+    if out is not None and Path(out) != path:
+        raise ValueError(f"out must be left out with resume, which goes on in its place, got {out}")
+    if settings:
+        raise ValueError(
+            f"{next(iter(settings))} must be left out with resume, which goes on as the fit was "
+            "begun: to train a fitted story in another way, fit(run.story, x, warm_start=True, ...)"
+        )
+    return checkpoint.read(path)
 
 
 def read_settings(settings: Mapping[str, Any]) -> Settings:

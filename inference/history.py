@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, astuple, dataclass, fields
 from typing import Any, overload
+
+import torch
+from torch import Tensor
 
 from ppl_gen.errors import RunError
 
@@ -112,6 +115,16 @@ class History:
             return cls(tuple(map(_epoch, csv.DictReader(io.StringIO(text)))))
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"the history is not a table of epochs: {error}") from error
+
+
+def table_of(epochs: Sequence[Epoch]) -> Tensor:
+    """Epochs as a table with one row each, in the order of their fields, ``(E, .)``."""
+    return torch.tensor([astuple(epoch) for epoch in epochs], dtype=torch.float64)
+
+
+def epochs_of(table: Tensor) -> list[Epoch]:
+    """What :func:`table_of` was given."""
+    return [Epoch(int(epoch), int(steps), *rest) for epoch, steps, *rest in table.tolist()]
 
 
 def _epoch(row: dict[str, Any]) -> Epoch:

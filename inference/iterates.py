@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -163,6 +164,30 @@ class Recorder:
             kept = [i for i, step in enumerate(self._moments) if step % self._every == 0]
             self._moments = [self._moments[i] for i in kept]
             self._values = [self._values[i] for i in kept]
+
+    def state(self) -> dict[str, Any]:
+        """All that it holds, as plain values and tensors."""
+        return {
+            "shared": self.shared,
+            "steps": self.steps,
+            "rows": torch.tensor(self._rows, dtype=torch.float64).reshape(-1, 5),
+            "open": self._open,
+            "length": self._length,
+            "every": self._every,
+            "moments": self._moments,
+            "values": torch.stack(self._values) if self._values else None,
+            "chosen": self._chosen,
+        }
+
+    def load_state(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Go on from what :meth:`state` gave."""
+        self.shared, self.steps = tuple(state["shared"]), state["steps"]
+        self._rows = [(int(n), *figures) for n, *figures in state["rows"].tolist()]
+        self._open, self._length = state["open"], state["length"]
+        self._every, self._moments = state["every"], state["moments"]
+        values, chosen = state["values"], state["chosen"]
+        self._values = [] if values is None else list(values.to(device))
+        self._chosen = None if chosen is None else {n: p.to(device) for n, p in chosen.items()}
 
     def result(self) -> Iterates:
         """What was recorded."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -209,6 +209,18 @@ class Matched(Objective):
     def opponents(self) -> list[Tensor]:
         """What learns against the story: the critic's parameters."""
         return [] if self.critic is None else list(self.critic.parameters())
+
+    def state(self) -> dict[str, Tensor]:
+        """The critic and the scales, which are not the story's."""
+        critic = {} if self.critic is None else self.critic.state_dict()
+        return {"scales": self.scales, **{f"critic.{n}": v for n, v in critic.items()}}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what :meth:`state` gave."""
+        self.scales = state["scales"].to(self.scales)
+        if self.critic is not None:
+            named = {n.removeprefix("critic."): v for n, v in state.items() if n != "scales"}
+            self.critic.load_state_dict(named)
 
     def draw(self, rows: int) -> Tensor:
         """Draws of the priors, ``(rows, D)`` of all matched sites together."""

@@ -150,6 +150,15 @@ class Pair:
             for name, value in state.items():
                 own[name].copy_(value)
 
+    def baselines(self) -> dict[str, Tensor]:
+        """The running averages that Pyro's bounds keep in the parameter store."""
+        return {n: v.detach() for n, v in self._params().items() if n.startswith(_BASELINE)}
+
+    def load_baselines(self, averages: Mapping[str, Tensor]) -> None:
+        """Take over what :meth:`baselines` gave."""
+        for name, value in averages.items():
+            pyro.param(name, value.clone())
+
     def snapshot(self) -> dict[str, Tensor]:
         """A copy of :meth:`state` that later training does not touch."""
         return {name: value.clone() for name, value in self.state().items()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -99,6 +99,29 @@ class Rounds:
         self._length = FIRST
         self._average = get_swa_multi_avg_fn()
         self._recorder = Recorder(self.shared)
+
+    def state(self, names: Sequence[str]) -> dict[str, Any]:
+        """All that it holds, as plain values and tensors; of the parameters these are the names."""
+        return {
+            "factor": self.factor,
+            "means": dict(zip(names, self.means, strict=False)),
+            "rounds": self.rounds,
+            "averaged": self._averaged,
+            "length": self._length,
+            "recorder": self._recorder.state(),
+        }
+
+    def load_state(
+        self, state: Mapping[str, Any], names: Sequence[str], device: torch.device
+    ) -> None:
+        """Go on from what :meth:`state` gave."""
+        self.factor = state["factor"]
+        means = state["means"]
+        self.means = [means[name].to(device) for name in names if name in means]
+        self.rounds = [[Stretch(*stretch) for stretch in of_one] for of_one in state["rounds"]]
+        self._averaged, self._length = state["averaged"], state["length"]
+        self._recorder.load_state(state["recorder"], device)
+        self.shared = self._recorder.shared
 
     def step(self, climbed: float, reconstruction: float) -> None:
         """Take note of the figures of one more step."""

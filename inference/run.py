@@ -92,6 +92,19 @@ def _version(name: str) -> str:
         return "not installed"
 
 
+def configuration_of(pair: Pair) -> dict[str, Any]:
+    """What rebuilds a story: class and arguments, the path of its file, or its type."""
+    if pair.origin is not None:
+        return dict(pair.origin)
+    if isinstance(pair.story, Component) and type(pair.story).__module__.startswith("ppl_gen."):
+        return pair.story.configuration
+    programs = {"model": pair.model, "guide": pair.guide}
+    return {"object": type(pair.story).__qualname__} | {
+        name: getattr(program, "__qualname__", type(program).__qualname__)
+        for name, program in programs.items()
+    }
+
+
 @dataclass(repr=False)
 class Run:
     """A fitted story. :func:`ppl_gen.fit` returns one, :func:`ppl_gen.load` reads one from disk.
@@ -319,12 +332,4 @@ class Run:
 
     def configuration(self) -> dict[str, Any]:
         """What rebuilds the story: class and arguments, the path of its file, or its type."""
-        if self.pair.origin is not None:
-            return dict(self.pair.origin)
-        if isinstance(self.story, Component) and type(self.story).__module__.startswith("ppl_gen."):
-            return self.story.configuration
-        programs = {"model": self.pair.model, "guide": self.pair.guide}
-        return {"object": type(self.story).__qualname__} | {
-            name: getattr(program, "__qualname__", type(program).__qualname__)
-            for name, program in programs.items()
-        }
+        return configuration_of(self.pair)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pyro
@@ -27,6 +28,29 @@ def seeded(seed: int) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(array)  # noqa: NPY002
+
+
+def generators() -> dict[str, Any]:
+    """States of the generators of torch, numpy and Python, as plain values and tensors."""
+    version, words, gauss = random.getstate()
+    kind, key, *rest = np.random.get_state()  # noqa: NPY002
+    return {
+        "torch": list(noise_to_come()),
+        "python": [version, torch.tensor(words), gauss],
+        "numpy": [kind, torch.from_numpy(np.asarray(key).astype(np.int64)), *rest],
+    }
+
+
+def set_generators(states: Mapping[str, Any]) -> None:
+    """Go on with the random numbers that followed when :func:`generators` gave these."""
+    on_cpu, *on_devices = states["torch"]
+    torch.set_rng_state(on_cpu)
+    for device, state in zip(range(torch.cuda.device_count()), on_devices, strict=False):
+        torch.cuda.set_rng_state(state, device)
+    version, words, gauss = states["python"]
+    random.setstate((version, tuple(words.tolist()), gauss))
+    kind, key, *rest = states["numpy"]
+    np.random.set_state((kind, key.numpy().astype(np.uint32), *rest))  # noqa: NPY002
 
 
 def noise_to_come() -> tuple[Tensor, ...]:

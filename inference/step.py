@@ -56,7 +56,7 @@ class Gradient:
         Raises:
             StoryError: If there is no parameter at all.
         """
-        self._find_parameters()
+        self.find_parameters()
         if len(self.parameters) == len(self.objective.opponents):
             raise StoryError(
                 "there is nothing to fit: neither model nor guide has a parameter, by pyro.param "
@@ -68,7 +68,7 @@ class Gradient:
             climbed = terms.loss
         else:
             terms, climbed = self._postponed(batch, kl_weight)
-        self._find_parameters()
+        self.find_parameters()
         opponents = self.objective.opponents
         own = self.parameters[: len(self.parameters) - len(opponents)]
         gradients = torch.autograd.grad(climbed, own, allow_unused=True)
@@ -84,7 +84,8 @@ class Gradient:
         """
         return self._used[_form(rows, *given)]
 
-    def _find_parameters(self) -> None:
+    def find_parameters(self) -> None:
+        """Take note of the parameters that there are by now."""
         store = pyro.get_param_store()
         if not self.parameters or len(store) != self._stored:
             own = self.objective.pair.parameters().values()

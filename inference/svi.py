@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import repeat
 from typing import Any
 
 import pyro
@@ -34,6 +33,7 @@ from ppl_gen.inference.training import (
     UNKNOWN,
     Figures,
     Training,
+    Visit,
     check_batch_size,
     quiet,
 )
@@ -68,6 +68,8 @@ class GradientAscent(Training):
         self.rounds: Rounds | None = None
         self.drawn: dict[str, Tensor] | None = None
         self.drawn_before: dict[str, Tensor] | None = None
+        # Weights by which a critic's sizes and the prior's draws were chosen.
+        self.first: dict[str, Tensor] | None = None
 
     def rows_a_step(self) -> int:
         asked, size = self.settings.batch_size, self.batches.size
@@ -80,7 +82,9 @@ class GradientAscent(Training):
         return size if self.structure.needs_all else min(asked or DEFAULT_BATCH, size)
 
     def run(self, report: Reporter) -> None:
-        self.begin()
+        if not self.resumed:
+            self.begin()
+            self.save(self)
         report.say(self.reason)
         self.climb(report)
         if self._critic_won():
@@ -104,6 +108,7 @@ class GradientAscent(Training):
             story.start(*self.batches.columns)
         self._choose_bound()
         self.kept = self.earlier = self.pair.snapshot()
+        self.first = None if self.matched is None else self.kept
         with seeded(self.settings.seed):  # rows may be drawn, and nothing else is to be
             rows = self._first_rows()
         shared = shared_parameters(self.pair, self.structure, rows, self.kwargs)
@@ -111,16 +116,67 @@ class GradientAscent(Training):
         if self.settings.stop == "settled":
             self.rounds = Rounds(shared)
 
+    def state(self) -> dict[str, Any]:
+        names = self._names()
+        rounds, matched = self.rounds, self.matched
+        return {
+            **super().state(),
+            "first": self.first,
+            "earlier": self.earlier,
+            "best": self.best,
+            "waited": self.waited,
+            "recorder": self.recorder.state(),
+            "rounds": None if rounds is None else rounds.state(names),
+            "drawn": [self.drawn, self.drawn_before],
+            "matched": None if matched is None else matched.state(),
+            "update": self.update.state(names),
+            "graphs": [self.step.state(), self.watched.state()],
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        device = self.batches.device
+        if state["first"] is not None:
+            self.take_weights(state["first"])
+        self._choose_bound()
+        self.first, self.earlier = state["first"], state["earlier"]
+        self.best, self.waited = state["best"], state["waited"]
+        self.take_weights(state["weights"])
+        if self.matched is not None:
+            self.matched.load_state(state["matched"])
+        self.gradient.find_parameters()
+        self.recorder.load_state(state["recorder"], device)
+        names = self._names()
+        if state["rounds"] is not None:
+            self.rounds = Rounds(())
+            self.rounds.load_state(state["rounds"], names, device)
+        self.drawn, self.drawn_before = state["drawn"]
+        if self.steps or state["steps"]:
+            self.update.load_state(state["update"], names, self.gradient.parameters)
+        if self.rounds is not None:
+            self.update.means = self.rounds.means
+        for captured, kept in zip((self.step, self.watched), state["graphs"], strict=True):
+            captured.load_state(kept)
+        super().load_state(state)
+
+    def _names(self) -> list[str]:
+        """Of the parameters that are trained, those of a critic last."""
+        own = list(self.pair.parameters())
+        opponents = [] if self.matched is None else self.matched.opponents
+        return [*own, *(f"opponent.{i}" for i, _ in enumerate(opponents))]
+
     def train(self, epoch: int) -> Figures:
         self.pair.train(True)
-        mean = _Mean()
         total = self.epochs * self.batches.count
         weight = self.settings.kl_weight_at(epoch)
         weights = () if weight == 1.0 else (torch.tensor(weight, device=self.batches.device),)
-        draws = self._draws(self.batches)
-        for position, rows in enumerate(self.batches.orders()):
-            given = (*weights, *next(draws))
-            figures, gradients = self._finite_step(epoch, position, rows, given)
+        visit = self.begin_visit()
+        mean = _Mean(visit)
+        if self.matched is not None and visit.draws is None:
+            visit.draws = self.matched.draw(self.batches.size)
+        draws = self._parts(visit.draws, self.batches)
+        for rows in self.visits(visit):
+            given = (*weights, *draws[visit.position])
+            figures, gradients = self._finite_step(epoch, visit.position, rows, given)
             rate = self.settings.learning_rate * self._rate_at(self.steps / total)
             self.update.prepare(self.gradient.parameters)
             self.update.set_rate(rate)
@@ -137,13 +193,14 @@ class GradientAscent(Training):
                 self.rounds.average(self.gradient.parameters)
                 self.update.means = self.rounds.means
             mean.add(figures, len(rows))
+        self.visit = None
         self.pair.train(False)
         return mean.figures()
 
     def watch(self) -> Figures:
         if self.valid is None:
             return UNKNOWN
-        mean = _Mean()
+        mean = _Mean(Visit(torch.empty(0)))
         # What is not captured is said once, of the steps.
         self.watched.reason = self.watched.reason or self.step.reason
         # The same noise at every epoch, so that epochs differ by their weights alone.
@@ -152,9 +209,10 @@ class GradientAscent(Training):
         needed = self.structure.enumerated or self.matched is not None
         graded = torch.set_grad_enabled(needed)
         with seeded(self.settings.seed), graded, self.update.averaged():
-            draws = self._draws(self.valid)
-            for rows in self.valid.in_order():
-                mean.add(self.watched(rows, *next(draws))[0].tolist(), len(rows))
+            drawn = None if self.matched is None else self.matched.draw(self.valid.size)
+            draws = self._parts(drawn, self.valid)
+            for rows, given in zip(self.valid.in_order(), draws, strict=True):
+                mean.add(self.watched(rows, *given)[0].tolist(), len(rows))
         return mean.figures()
 
     def _watched(self, rows: Tensor, *given: Tensor) -> tuple[Tensor]:
@@ -162,13 +220,14 @@ class GradientAscent(Training):
         assert self.valid is not None
         return (self.bound(self.valid.at(rows), self.kwargs, 1.0, *given).figures,)
 
-    def _draws(self, batches: Batches) -> Iterator[tuple[Tensor, ...]]:
-        """For each batch of a pass what codes are matched to, if they are."""
-        if self.matched is None:
-            yield from repeat(())
-            return
-        # All of a pass at once: drawn outside the step, they may be drawn by any means.
-        yield from ((part,) for part in self.matched.draw(batches.size).split(batches.batch_size))
+    def _parts(self, draws: Tensor | None, batches: Batches) -> list[tuple[Tensor, ...]]:
+        """For each step of a pass what codes are matched to, if they are.
+
+        All of a pass at once: drawn outside the step, they may be drawn by any means.
+        """
+        if draws is None:
+            return [()] * batches.count
+        return [(part,) for part in draws.split(batches.batch_size)]
 
     def units(self, epoch: int) -> float:
         due = epoch in (1, self.epochs) or epoch % max(1, self.epochs // LINES) == 0
@@ -364,17 +423,19 @@ class GradientAscent(Training):
 
 @dataclass
 class _Mean:
-    """Running means of an epoch's figures over the rows of its batches."""
+    """Running means of the figures of a pass over the rows of its batches."""
 
-    rows: int = 0
-    sums: tuple[float, ...] = (0.0,) * 5
+    visit: Visit
 
     def add(self, figures: list[float], rows: int) -> None:
         """Add the figures of some rows: loss, ELBO, reconstruction, and those of a match."""
+        visit = self.visit
         figures = figures + [math.nan] * (5 - len(figures))
-        self.rows += rows
-        self.sums = tuple(s + rows * f for s, f in zip(self.sums, figures, strict=True))
+        visit.rows += rows
+        sums = visit.sums or [0.0] * 5
+        visit.sums = [s + rows * f for s, f in zip(sums, figures, strict=True)]
 
     def figures(self) -> Figures:
-        _, elbo, reconstruction, divergence, accuracy = (s / self.rows for s in self.sums)
+        visit = self.visit
+        _, elbo, reconstruction, divergence, accuracy = (s / visit.rows for s in visit.sums)
         return Figures(elbo, reconstruction, reconstruction - elbo, divergence, accuracy)

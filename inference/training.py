@@ -6,24 +6,30 @@ import math
 import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import pyro
+import torch
 from pyro.infer import is_validation_enabled
+from torch import Tensor
 
-from ppl_gen.errors import DataError, StoryError
+from ppl_gen.errors import DataError, PplGenError, RunError, StoryError
 from ppl_gen.inference.batches import Batches, prepare
+from ppl_gen.inference.checkpoint import Checkpoint
+from ppl_gen.inference.disk import plain_kwargs
 from ppl_gen.inference.doctor import before_a_fit
-from ppl_gen.inference.history import Epoch, History
+from ppl_gen.inference.history import Epoch, History, epochs_of, table_of
 from ppl_gen.inference.iterates import Iterates
 from ppl_gen.inference.pair import Pair
 from ppl_gen.inference.progress import Reporter
-from ppl_gen.inference.run import Run, record_of
+from ppl_gen.inference.run import Run, configuration_of, record_of, versions
+from ppl_gen.inference.seeds import generators, set_generators
 from ppl_gen.inference.settings import Settings
 from ppl_gen.inference.structure import Structure, examine
+from ppl_gen.inference.tracing import trace_nodes
 
 DEFAULT_BATCH = 128
 
@@ -39,6 +45,25 @@ class Figures(NamedTuple):
 
 
 UNKNOWN = Figures()
+
+
+@dataclass
+class Visit:
+    """How far a pass over the data has come.
+
+    Attributes:
+        order: Numbers of all rows, in the order in which they are visited, ``(N,)``.
+        position: How many steps were taken.
+        rows: How many rows were added up.
+        sums: What is added up over the rows.
+        draws: What was drawn for the whole pass, if anything.
+    """
+
+    order: Tensor
+    position: int = 0
+    rows: float = 0.0
+    sums: list[float] = field(default_factory=list)
+    draws: Tensor | None = None
 
 
 class Training(ABC):
@@ -92,9 +117,12 @@ class Training(ABC):
             )
         self.record = record_of(data, part, arguments)
         self.epochs_done: list[Epoch] = []
-        self.steps = 0
-        self.looked_over = False
+        self.epoch = self.steps = 0
+        self.over = self.resumed = self.looked_over = False
+        self.seconds = 0.0
         self.kept = pair.snapshot()
+        self.visit: Visit | None = None
+        self.save: Callable[..., None] = lambda training, epoch=None: None
 
     @abstractmethod
     def rows_a_step(self) -> int:
@@ -133,6 +161,98 @@ class Training(ABC):
         """What was recorded of the steps, if they are of a kind that is."""
         return None
 
+    def told(self) -> dict[str, Any]:
+        """What the fit is of, as plain values."""
+        valid = None if self.valid is None else self.valid.part
+        return {
+            "story": configuration_of(self.pair),
+            "kwargs": plain_kwargs(self.kwargs),
+            "settings": asdict(self.settings),
+            "data": asdict(self.record),
+            "validation": {"fingerprint": None if valid is None else valid.fingerprint},
+            "versions": versions(),
+        }
+
+    def resume(self, saved: Checkpoint) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            RunError: If it is of another story.
+            DataError: If it is of other data.
+        """
+        present = self.told()
+        for name, what in (("data", "data"), ("validation", "validation data")):
+            if saved.record[name]["fingerprint"] != present[name]["fingerprint"]:
+                raise DataError(
+                    f"the {what} must be those that the fit was begun with, got others: to go on "
+                    "with other data, fit(run.story, x, warm_start=True)"
+                )
+        try:
+            self.load_state(saved.state)
+        except PplGenError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RunError(
+                f"checkpoint {str(saved.path)!r} does not fit this story: {error!r}"
+            ) from error
+
+    def state(self) -> dict[str, Any]:
+        """All that decides how the fit goes on between two steps, as plain values and tensors."""
+        return {
+            "epoch": self.epoch,
+            "epochs": table_of(self.epochs_done),
+            "steps": self.steps,
+            "over": self.over,
+            "seconds": self._clock(),
+            "visit": None if self.visit is None else vars(self.visit),
+            "weights": self.pair.state(),
+            "baselines": self.pair.baselines(),
+            "kept": self.kept,
+            "generators": generators(),
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state` gave.
+
+        Raises:
+            RunError: If it is of another story.
+        """
+        self.resumed = self.looked_over = True
+        self.take_weights(state["weights"])
+        self.pair.load_baselines(state["baselines"])
+        self.epoch, self.steps, self.over = state["epoch"], state["steps"], state["over"]
+        self.epochs_done = epochs_of(state["epochs"])
+        self.seconds = state["seconds"]
+        self.kept = state["kept"]
+        if state["visit"] is not None:
+            placed = {k: _on(self.batches.device, v) for k, v in state["visit"].items()}
+            self.visit = Visit(**placed)
+        set_generators(state["generators"])
+
+    def take_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Load weights; programs that make their parameters when they run are run once before."""
+        if self.pair.state().keys() != weights.keys():
+            trace_nodes(self.pair, self.batches.example(self.batches.batch_size), self.kwargs)
+        self.pair.load_state(weights)
+
+    def begin_visit(self) -> Visit:
+        """A pass over the data in an order drawn from torch's generator; or the one at hand."""
+        if self.visit is None:
+            self.visit = Visit(torch.cat(list(self.batches.orders())))
+        return self.visit
+
+    def visits(self, visit: Visit) -> Iterator[Tensor]:
+        """Numbers of the rows of each step of a pass that is yet to come, ``(B,)`` each.
+
+        After each step the fit may be saved: a step is to be whole when the next is asked for.
+        """
+        parts = visit.order.split(self.batches.batch_size)
+        while visit.position < len(parts):
+            yield parts[visit.position]
+            visit.position += 1
+            self.save(self)
+        self.visit = None
+
     def climb(self, report: Reporter) -> None:
         """Take every epoch, until the last or until one says to stop."""
         if not self.looked_over:
@@ -140,17 +260,19 @@ class Training(ABC):
             seed = self.settings.seed
             before_a_fit(self.pair, self.structure, self.batches, self.kwargs, seed)
         validate = is_validation_enabled()
-        begun = time.perf_counter()
-        for number in range(1, self.epochs + 1):
+        self._begun = time.perf_counter() - self.seconds
+        while self.epoch < self.epochs and not self.over:
+            number = self.epoch + 1
             # What torch and Pyro check at every site is checked once on every row, then trusted.
             with pyro.validation_enabled(validate and number == 1), quiet():
                 figures = self.train(number)
                 valid = self.watch()
-            epoch = self._record(number, time.perf_counter() - begun, figures, valid)
+            epoch = self._record(number, self._clock(), figures, valid)
             self.epochs_done.append(epoch)
             report(epoch)
-            if self.keep(epoch):
-                break
+            self.over = self.keep(epoch)
+            self.epoch = number
+            self.save(self, number)
 
     def result(self) -> Run:
         """The run so far, with the weights that were kept."""
@@ -181,6 +303,16 @@ class Training(ABC):
         self.structure = self._examined()
         self.kept = self.pair.snapshot()
 
+    def _clock(self) -> float:
+        """Seconds that the climb has taken, before it was interrupted too."""
+        return self.seconds if self._begun is None else time.perf_counter() - self._begun
+
+    def restart_clock(self) -> None:
+        """Count the seconds of a climb from now on."""
+        self.seconds, self._begun = 0.0, None
+
+    _begun: float | None = None
+
     def _examined(self) -> Structure:
         """The structure of the programs, traced with as many rows as a step has."""
         batches = self.batches
@@ -201,6 +333,10 @@ class Training(ABC):
             valid.divergence,
             self.units(number),
         )
+
+
+def _on(device: torch.device, value: Any) -> Any:
+    return value.to(device) if isinstance(value, Tensor) else value
 
 
 def check_batch_size(structure: Structure, asked: int | None, size: int) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,6 +69,30 @@ class Update:
         if self.ema is not None and not self.means:
             self.means = [p.detach().clone() for p in parameters]
         return self.optimizer
+
+    def state(self, names: Sequence[str]) -> dict[str, Any]:
+        """What the optimiser keeps of each parameter, and the means, by the parameters' names."""
+        kept = {} if self.optimizer is None else self.optimizer.state
+        named = list(zip(names, self.parameters, strict=False))
+        return {
+            "optimizer": {n: dict(kept[p]) for n, p in named if p in kept},
+            "means": dict(zip(names, self.means, strict=False)),
+            "rate": self.rate,
+        }
+
+    def load_state(
+        self, state: Mapping[str, Any], names: Sequence[str], parameters: list[Tensor]
+    ) -> None:
+        """Go on from what :meth:`state` gave, with these parameters."""
+        optimizer = self.prepare(parameters)
+        for name, parameter in zip(names, parameters, strict=True):
+            kept = state["optimizer"].get(name)
+            if kept is not None:
+                optimizer.state[parameter] = {k: _beside(parameter, k, v) for k, v in kept.items()}
+        means = state["means"]
+        self.means = [means[n].to(p) for n, p in zip(names, parameters, strict=True) if n in means]
+        self.rate = math.nan
+        self.set_rate(state["rate"])
 
     def set_rate(self, rate: float) -> None:
         """Choose the learning rate of the steps to come."""
@@ -165,6 +191,13 @@ class Update:
             if isinstance(value, Tensor)
         ]
         return [*self.parameters, *inner, *self.means]
+
+
+def _beside(parameter: Tensor, key: str, value: Any) -> Any:
+    """What an optimiser keeps of a parameter, where it keeps it: torch wants its steps in float."""
+    if not isinstance(value, Tensor):
+        return value
+    return value.to(parameter.device) if key == "step" else value.to(parameter)
 
 
 def _put(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:

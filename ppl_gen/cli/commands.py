@@ -19,6 +19,7 @@ from ppl_gen.data import Dataset, Part
 from ppl_gen.errors import DataError, RunError
 from ppl_gen.inference import Run, Verdict, disk
 from ppl_gen.inference.checks import Level
+from ppl_gen.inference.files import write_file
 
 
 def check(
@@ -130,7 +131,7 @@ def sample(
         conditions = part[:rows]
     drawn = {name: value.cpu() for name, value in run.sample(rows, seed, conditions).items()}
     as_picture = target.suffix == ".png"
-    disk.write_file(
+    write_file(
         target, pictures.picture(run.structure, drawn) if as_picture else pictures.arrays(drawn)
     )
     shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in drawn.items())

@@ -15,7 +15,8 @@ from ppl_gen.cli.sources import Input, Unset
 from ppl_gen.data import Dataset, Part
 from ppl_gen.data.images import image as read_image
 from ppl_gen.errors import DataError
-from ppl_gen.inference import Run, disk
+from ppl_gen.inference import Run
+from ppl_gen.inference.files import write_file
 
 
 def redraw(
@@ -64,7 +65,7 @@ def redraw(
     else:
         cells = torch.cat([x[:, None].to(redrawn), redrawn], 1).flatten(0, 1)
         content = pictures.image_grid(cells, across=1 + len(classes))
-    disk.write_file(target, content)
+    write_file(target, content)
     show(f"{shown(target)}: {len(x)} rows, the original and then {len(classes)} classes each")
 
 
@@ -106,7 +107,7 @@ def complete(
         seen = torch.where(mask, x, torch.full_like(x, 0.5))
         columns = [x, seen, found.mean.cpu(), *found.draws[:draws].cpu()]
         content = pictures.image_grid(torch.stack(columns, 1).flatten(0, 1), across=len(columns))
-    disk.write_file(target, content)
+    write_file(target, content)
     show(f"{shown(target)}: {len(x)} rows: truth, seen, mean completion, {draws} draws")
 
 

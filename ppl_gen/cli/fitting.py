@@ -30,7 +30,7 @@ from ppl_gen.cli.specifications import folded, specified
 from ppl_gen.component import from_configuration
 from ppl_gen.data import Dataset, Support
 from ppl_gen.errors import DataError, FitError, RunError, StoryError
-from ppl_gen.inference import Run, Settings, disk
+from ppl_gen.inference import Run, Settings, checkpoint, disk
 from ppl_gen.inference.pair import Pair
 from ppl_gen.inference.seeds import seeded
 from ppl_gen.likelihoods import for_support
@@ -50,8 +50,10 @@ Examples:
     ppl-gen fit vae --data digits --prior mixture --out runs/a
     ppl-gen fit my_story.py --data measurements.csv --target species --out runs/b
     ppl-gen fit --config runs/a/run.json --out runs/c
+    ppl-gen fit --resume runs/a
 
-The last makes the same fit again, from the record of a run.
+The last but one makes the same fit again, from the record of a run; the last goes on with one that
+was interrupted.
 
 Each story has options of its own, as in: ppl-gen fit vae --help"""
 
@@ -68,11 +70,15 @@ class Output:
         out: A directory for the run; by default a new one under runs/.
         overwrite: Replace a run that is there already.
         quiet: Print nothing but the result.
+        checkpoint_seconds: How often to keep a checkpoint to go on from.
+        checkpoint_epochs: How often, in epochs too.
     """
 
     out: Annotated[Path | None, Unset] = None
     overwrite: bool = False
     quiet: bool = False
+    checkpoint_seconds: float = 60.0
+    checkpoint_epochs: Annotated[int | None, Unset] = None
 
     def directory(self, story: str, data: str | None) -> Path:
         """Where to save the run of a story.
@@ -107,6 +113,8 @@ def fit(arguments: list[str]) -> None:
         show_choices("ppl-gen fit", HELP, lines)
     elif first.split("=")[0] == "--config":
         run_command(fit_again, "ppl-gen fit", arguments)
+    elif first.split("=")[0] == "--resume":
+        run_command(go_on, "ppl-gen fit", arguments)
     elif first.startswith("-"):
         raise StoryError("name the story before its options, as in: ppl-gen fit vae --data digits")
     else:
@@ -197,6 +205,39 @@ def fit_again(
     fit_and_tell(told, data, settings, out, output, record["kwargs"])
 
 
+def go_on(
+    resume: Path,
+    story: Annotated[Path | None, Unset] = None,
+    quiet: bool = False,
+    checkpoint_seconds: float = 60.0,
+    checkpoint_epochs: Annotated[int | None, Unset] = None,
+) -> None:
+    """Go on with a fit that was interrupted, from its last checkpoint.
+
+    Examples:
+        ppl-gen fit --resume runs/a
+        ppl-gen fit --resume runs/b --story my_story.py
+
+    Args:
+        resume: The directory of the run.
+        story: The story file, for a run of your own story: a record holds no code.
+        quiet: Print nothing but the result.
+        checkpoint_seconds: How often to keep a checkpoint to go on from.
+        checkpoint_epochs: How often, in epochs too.
+    """
+    record = checkpoint.read(resume).record
+    if record["data"]["columns"] and not record["data"]["source"]:
+        raise RunError(
+            f"{str(resume)!r} is of data given in Python: go on there, fit(story, x, "
+            f"resume={str(resume)!r})"
+        )
+    data = load_recorded(record)
+    output = Output(resume, True, quiet, checkpoint_seconds, checkpoint_epochs)
+    with seeded(record["settings"]["seed"]):
+        told = _story_of(resume, record["story"], story, data)
+    fit_and_tell(told, data, {"resume": resume}, resume, output)
+
+
 def built(name: str, options: Mapping[str, Any], data: Dataset, say: Note) -> tuple[Story, Dataset]:
     """One of ppl-gen's stories for these data, and the data in the form it takes.
 
@@ -281,12 +322,20 @@ def _scale_ratio(data: Dataset) -> float:
 def fit_and_tell(
     story: Any,
     data: Dataset | None,
-    settings: Settings,
+    settings: Settings | Mapping[str, Any],
     out: Path,
     output: Output,
     kwargs: Mapping[str, Any] | None = None,
 ) -> Run:
     """Fit, save, and say how it went and what to do next.
+
+    Args:
+        story: Of any kind that ``fit`` takes.
+        data: Likewise.
+        settings: Those of the fit, or what says that it is resumed.
+        out: Where the run goes.
+        output: How to tell.
+        kwargs: Further arguments of both programs.
 
     Raises:
         FitError: If the fit had to stop; it says where the last good state is.
@@ -304,14 +353,18 @@ def fit_and_tell(
             kwargs=kwargs,
             out=out,
             overwrite=output.overwrite,
+            checkpoint_seconds=output.checkpoint_seconds,
+            checkpoint_epochs=output.checkpoint_epochs,
             progress=not output.quiet,
-            **asdict(settings),
+            **(asdict(settings) if isinstance(settings, Settings) else settings),
         )
     except FitError as error:
         saved = f", in {shown(out)}" if _stamp(out) != before else ""
         raise FitError(f"{error}{saved}") from error
     except KeyboardInterrupt:
         saved = f"; the last whole epoch is in {shown(out)}" if _stamp(out) != before else ""
+        if checkpoint.there(out):
+            saved += f"; to go on: ppl-gen fit --resume {shown(out)}{_story_option(story)}"
         raise KeyboardInterrupt(f"interrupted{saved}") from None
     if isinstance(story, Story):
         for name, value in run.story.arguments.items():
@@ -331,12 +384,17 @@ def summary(run: Run, out: Path) -> str:
     elif valid:
         best = max(valid, key=lambda e: e.valid_elbo)
         held_out = f", best on validation data {best.valid_elbo:.3f} (epoch {best.epoch})"
-    story = f" --story {shown(Path(run.pair.origin['file']))}" if run.pair.origin else ""
     return (
         f"{shown(out)}: {last.epoch} epochs in {last.seconds:.1f} s, "
         f"{run.headline.replace('a datum', 'a row')}{held_out}\n"
-        f"next: ppl-gen check {shown(out)}{story}"
+        f"next: ppl-gen check {shown(out)}{_story_option(run.pair)}"
     )
+
+
+def _story_option(story: Any) -> str:
+    """What a command has to be told of a story besides its run: the file it is in, if it is."""
+    origin = story.origin if isinstance(story, Pair) else None
+    return "" if origin is None else f" --story {shown(Path(origin['file']))}"
 
 
 def _stamp(out: Path) -> tuple[int, int] | None:

@@ -14,7 +14,7 @@ from ppl_gen.cli.console import note, show, shown
 from ppl_gen.cli.sources import Input, Unset
 from ppl_gen.data import Dataset, Part, concat
 from ppl_gen.errors import StoryError
-from ppl_gen.inference import disk
+from ppl_gen.inference.files import write_file
 
 
 def predict(
@@ -57,7 +57,7 @@ def predict(
     for i in order.tolist():
         best = titles[int(found[i].argmax())]
         writer.writerow([int(rows[i]), best, *(f"{p:.6g}" for p in found[i].tolist())])
-    disk.write_file(target, text.getvalue().encode())
+    write_file(target, text.getvalue().encode())
     show(f"{shown(target)}: {len(part)} rows, {found.shape[1]} probabilities each")
 
 

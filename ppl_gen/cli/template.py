@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from ppl_gen.errors import RunError, StoryError
-from ppl_gen.inference.disk import write_file
+from ppl_gen.inference.files import write_file
 
 
 def write_template(path: Path) -> Path:

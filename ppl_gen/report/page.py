@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ppl_gen.errors import PplGenError, RunError
-from ppl_gen.inference.disk import write_file
+from ppl_gen.inference.files import write_file
 from ppl_gen.inference.run import Run
 from ppl_gen.report import codes, conditional, facts, mixture, pictures, trust, verdict
 from ppl_gen.report.html import Markup, tag

@@ -1,13 +1,16 @@
 """``ppl-gen fit``: what it fits, what it says, and that mistakes cost nothing."""
 
 import json
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from cli_support import SMALL, STORY, Command
 
 import ppl_gen as pg
+from ppl_gen.inference import checkpoint
 from ppl_gen.models import VAE
 from ppl_gen.story_file import read_story_file
 
@@ -158,6 +161,36 @@ def test_an_interrupted_fit_says_where_its_last_epoch_is(command: Command, rows_
     early = command("fit", "stop.py", *data, "--out", "b", "--quiet")
     assert (early.status, early.complaint) == (130, "interrupted")
     assert not Path("b").exists()
+
+
+def test_an_interrupted_fit_is_resumed(
+    command: Command, rows_csv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("mean.py").write_text(STORY.replace("EVENT", "pass"))
+    data = ("--data", rows_csv, "--target", "kind", "--epochs", "6", "--quiet")
+    assert command("fit", "mean.py", *data, "--out", "whole").status == 0
+    calls = checkpoint.Saver.__call__
+
+    def call(self: Any, training: Any, epoch: int | None = None) -> None:
+        self.interrupts.asked = signal.SIGINT if epoch == 3 else None
+        calls(self, training, epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.Saver, "__call__", call)
+        said = command("fit", "mean.py", *data, "--out", "a")
+    assert said.status == 130
+    goes_on = "the last whole epoch is in a; to go on: ppl-gen fit --resume a --story mean.py"
+    assert said.complaint == f"interrupted; {goes_on}"
+
+    refused = command("fit", "--resume", "a", "--quiet")
+    assert refused.status == 2
+    assert refused.complaint.endswith("and a record holds no code: give it, --story mean.py")
+    assert command("fit", "--resume", "a", "--story", "mean.py", "--quiet").status == 0
+    weights = "weights.safetensors"
+    assert Path("a", weights).read_bytes() == Path("whole", weights).read_bytes()
+    over = command("fit", "--resume", "a", "--story", "mean.py")
+    assert over.status == 2
+    assert "its fit is over" in over.complaint
 
 
 def test_a_bug_is_not_dressed_up_as_a_mistake(

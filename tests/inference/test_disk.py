@@ -9,7 +9,7 @@ from torch import Tensor
 
 import ppl_gen as pg
 from ppl_gen.component import from_configuration
-from ppl_gen.inference import disk
+from ppl_gen.inference import files
 from ppl_gen.models import PPCA, VAE
 
 
@@ -92,7 +92,7 @@ def test_a_failed_save_leaves_the_run_that_was_there(
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(disk.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(pg.RunError, match="No space left on device"):
         run.save(tmp_path / "a", overwrite=True)
 
