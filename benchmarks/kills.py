@@ -133,6 +133,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="fits whose names hold this")
     options = parser.parse_args()
     torch.set_num_threads(1)
     chance = random.Random(options.seed)
@@ -140,7 +141,8 @@ def main() -> int:
     lost = 0.0
     with tempfile.TemporaryDirectory() as folder:
         wanted, seconds = {}, {}
-        for name in FITS:
+        names = [name for name in FITS if options.only in name]
+        for name in names:
             told = Path(folder, f"{len(wanted)}.pt")
             begun = time.monotonic()
             if wait(child(lambda name=name, told=told: fitted(name, Path(), told, False))):
@@ -148,7 +150,7 @@ def main() -> int:
             seconds[name] = time.monotonic() - begun
             wanted[name] = torch.load(told)
         while kills < options.kills:
-            name = list(FITS)[fits % len(FITS)]
+            name = names[fits % len(names)]
             fits += 1
             out, told = Path(folder, "runs", str(fits)), Path(folder, "found.pt")
             again = 0

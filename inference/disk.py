@@ -7,10 +7,11 @@ record ``run.json`` holds size and SHA-256 of the other files, so that a damaged
 from __future__ import annotations
 
 import json
+import math
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,11 +34,23 @@ from ppl_gen.inference.structure import Site, Structure
 from ppl_gen.inference.tracing import trace_nodes
 
 if TYPE_CHECKING:
-    from ppl_gen.inference.run import Run
+    from ppl_gen.inference.run import DataRecord, Run
 
 FORMAT = 1
 RECORD, WEIGHTS, HISTORY, VERDICT = "run.json", "weights.safetensors", "history.csv", "verdict.json"
 ITERATES = "iterates.safetensors"
+# Numbers of an observation beyond which a record is not believed; and what reading one may raise.
+LARGEST = 2**31
+UNREADABLE = (
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+    SafetensorError,
+)
 
 
 def check_target(path: Path, overwrite: bool) -> None:
@@ -154,44 +167,61 @@ def load(
     Raises:
         RunError: If the run is missing, damaged or of another story; it says which field differs.
     """
-    from ppl_gen.inference.run import DataRecord, Run
+    from ppl_gen.inference.run import Run
     from ppl_gen.inference.verdict import Verdict
 
     path = Path(path)
     record = read_record(path)
     found = {name: _read_file(path, name, digest) for name, digest in record["files"].items()}
     try:
-        data = DataRecord(
-            record["data"]["fingerprint"],
-            int(record["data"]["rows"]),
-            tuple((tuple(shape), str(dtype)) for shape, dtype in record["data"]["columns"]),
-            record["data"]["source"],
-            _names(record["data"].get("column_names")),
-        )
+        data = _read_data(record["data"])
         settings = Settings(**record["settings"])
+        given = {**record["kwargs"], **(kwargs or {})}
         structure = _read_structure(record["structure"])
         state = load_tensors(found[WEIGHTS])
         history = History.from_csv(found[HISTORY].decode())
-        recorded = load_tensors(found[ITERATES]) if ITERATES in found else None
-    except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
+        iterates = None
+        if ITERATES in found:
+            iterates = Iterates.from_tensors(load_tensors(found[ITERATES]))
+        verdict = Verdict.from_json(found[VERDICT].decode()) if VERDICT in found else None
+    except RunError:
+        raise
+    except UNREADABLE as error:
         raise RunError(f"the run in {str(path)!r} cannot be read: {error}") from error
     pair = read_story(path, record["story"], story)
-    given = {**record["kwargs"], **(kwargs or {})}
-    blank = data.blank(settings.batch_size or data.rows, torch.device("cpu"))
+    blank = data.blank(min(settings.batch_size or data.rows, data.rows), torch.device("cpu"))
     with seeded(0), pair.active(), pyro.validation_enabled(False):
         _take_over(pair, state, blank, given)
     pair.to(torch.device(device))
     pair.train(False)
-    run = Run(pair, structure, settings, history, data, given, record["versions"])
-    if recorded is not None:
-        run.iterates = Iterates.from_tensors(recorded)
-    if VERDICT in found:
-        run.verdict = Verdict.from_json(found[VERDICT].decode())
-    return run
+    return Run(
+        pair, structure, settings, history, data, given, record["versions"], verdict, iterates
+    )
 
 
-def _names(recorded: Any) -> tuple[str, ...] | None:
-    return None if recorded is None else tuple(map(str, recorded))
+def _read_data(plain: Mapping[str, Any]) -> DataRecord:
+    """What a run remembers of its data.
+
+    Raises:
+        ValueError: If it says what no data are.
+    """
+    from ppl_gen.inference.run import DataRecord
+
+    names, rows, columns = plain.get("column_names"), int(plain["rows"]), []
+    for shape, dtype in plain["columns"]:
+        sizes = tuple(map(int, shape))
+        if not isinstance(getattr(torch, str(dtype), None), torch.dtype):
+            raise ValueError(f"there is no type of numbers {dtype!r}")
+        if rows < 1 or min(sizes, default=0) < 0 or math.prod(sizes) > LARGEST:
+            raise ValueError(f"there are no {rows} rows of shape {sizes}")
+        columns.append((sizes, str(dtype)))
+    return DataRecord(
+        plain["fingerprint"],
+        rows,
+        tuple(columns),
+        plain["source"],
+        None if names is None else tuple(map(str, names)),
+    )
 
 
 def _take_over(
@@ -274,13 +304,16 @@ def read_record(path: Path) -> dict[str, Any]:
             f"the run in {str(path)!r} has format {record['format']!r}, this version of ppl-gen "
             f"reads {FORMAT}: load it with the version that wrote it"
         )
-    parts = {"files": {WEIGHTS, HISTORY}, "data": {"source", "columns", "fingerprint", "rows"}}
+    parts: dict[str, set[str]] = {
+        **{part: set() for part in ("story", "kwargs", "settings", "versions")},
+        "files": {WEIGHTS, HISTORY},
+        "data": {"source", "columns", "fingerprint", "rows"},
+        "structure": {"sites", "batch_plates", "data_plates"},
+    }
     for part, names in parts.items():
         if not isinstance(record[part], dict) or not record[part].keys() >= names:
-            raise RunError(
-                f"{str(file)!r} is not the record of a run: its {part} lack one of "
-                f"{', '.join(sorted(names))}"
-            )
+            lacks = f" lack one of {', '.join(sorted(names))}" if names else " is not a table"
+            raise RunError(f"{str(file)!r} is not the record of a run: its {part}{lacks}")
     return record
 
 
@@ -310,6 +343,20 @@ def _read_structure(plain: dict[str, Any]) -> Structure:
     sites = {}
     for site in plain["sites"]:
         site = {**site, "plates": tuple(site["plates"]), "event_shape": tuple(site["event_shape"])}
-        sites[site["name"]] = Site(**site)
+        sites[site["name"]] = _typed(Site(**site))
     plates = {name: frozenset(plain[name]) for name in ("batch_plates", "data_plates")}
-    return Structure(**{**plain, **plates, "sites": sites})
+    return _typed(Structure(**{**plain, **plates, "sites": sites}))
+
+
+def _typed(read: Any) -> Any:
+    """What was read, if its plain values are of the types that they are to be.
+
+    Raises:
+        TypeError: If one is not.
+    """
+    plain: dict[str, Any] = {"str": str, "bool": bool, "int": int, "float": (int, float)}
+    for field in fields(read):
+        value = getattr(read, field.name)
+        if not isinstance(value, plain.get(str(field.type), object)):
+            raise TypeError(f"{field.name} must be of type {field.type}, got {value!r}")
+    return read

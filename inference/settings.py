@@ -121,7 +121,8 @@ class Settings:
             _check(name, value is None or value >= 0, "at least 0", value)
         for name in ("epochs", "batch_size", "restarts", "patience"):
             value = getattr(self, name)
-            _check(name, value is None or value >= 1, "at least 1", value)
+            whole = value is None or (value >= 1 and not isinstance(value, bool))
+            _check(name, whole, "at least 1", value)
         _check("clip", self.clip is None or self.clip > 0, "positive", self.clip)
         _check("ema", self.ema is None or 0 < self.ema < 1, "between 0 and 1", self.ema)
         named = ("highest", "high", "medium")

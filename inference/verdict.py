@@ -202,7 +202,10 @@ class Verdict:
             for item in plain["findings"]:
                 details = {n: [_number(v) for v in vs] for n, vs in item["details"].items()}
                 figure = _number(item["figure"])
-                findings.append(Finding(**{**item, "figure": figure, "details": details}))
+                finding = Finding(**{**item, "figure": figure, "details": details})
+                if not all(isinstance(word, str) for word in (finding.check, finding.status)):
+                    raise ValueError("a finding must have a name and a status")
+                findings.append(finding)
             level = str(plain.get("level", "quick"))
             made_on = int(plain["data"]), int(plain["draws"])
             return cls(tuple(findings), *made_on, level, plain.get("fingerprint"))

@@ -62,9 +62,13 @@ def from_configuration(configuration: Mapping[str, Any]) -> Component:
     Raises:
         RunError: If the class is not one of ppl-gen's, or does not take these arguments.
     """
+    arguments = configuration.get("arguments", {})
+    if not isinstance(arguments, Mapping):
+        raise RunError(f"the arguments of a configuration must be a table, got {arguments!r}")
     name = str(configuration.get("class", ""))
     module_name, _, class_name = name.rpartition(".")
-    if not module_name.startswith("ppl_gen."):
+    first, *inner = module_name.split(".")
+    if first != "ppl_gen" or not inner or any(part.startswith("_") for part in inner):
         raise RunError(
             f"a configuration can only name parts of ppl_gen, got {name!r}: "
             "pass the story itself, for instance load(path, story=...)"
@@ -76,7 +80,7 @@ def from_configuration(configuration: Mapping[str, Any]) -> Component:
     if not (isinstance(cls, type) and issubclass(cls, Component)):
         raise RunError(f"{name!r} is not a part that a configuration can build")
     try:
-        return cls(**{k: _built(v) for k, v in configuration.get("arguments", {}).items()})
+        return cls(**{k: _built(v) for k, v in arguments.items()})
     except (TypeError, ValueError) as error:
         raise RunError(f"{name} cannot be built from its configuration: {error}") from error
 

@@ -81,7 +81,7 @@ def read_parquet(path: Path, target: str | None, missing: bool = False) -> Obser
 
     try:
         frame = pd.read_parquet(path, engine="pyarrow")
-    except (OSError, ValueError, NotImplementedError) as error:
+    except Exception as error:  # of a damaged file pandas raises whatever came of its parsing
         raise DataError(f"{path.name!r} is no readable Parquet file: {cause(error)}") from error
     return observations_of(frame, target, repr(path.name), missing)
 
