@@ -113,7 +113,7 @@ class History:
         """
         try:
             return cls(tuple(map(_epoch, csv.DictReader(io.StringIO(text)))))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
             raise RunError(f"the history is not a table of epochs: {error}") from error
 
 
