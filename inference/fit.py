@@ -51,7 +51,8 @@ def fit(
         data: A data set, one of its parts, a tensor, an array, a table, or a tuple of columns with
             as many rows each. None for programs that hold their data themselves.
         validation: Rows to watch, of the same form; a data set brings its own. The weights with
-            the best ELBO on them are kept; of EM the last.
+            the best ELBO on them are kept; the last of EM, and of a story without a latent for
+            each datum, unless ``patience`` is set.
         kwargs: Further arguments of both programs, the same at every step.
         elbo: A bound of Pyro's to climb in place of the one chosen from the traced sites.
         warm_start: Go on from the weights the story has, instead of drawing new ones.

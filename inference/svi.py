@@ -284,8 +284,8 @@ class GradientAscent(Training):
 
     def _kept(self, epoch: Epoch) -> bool:
         # What is matched has no bound by which epochs could be told apart.
-        matched = self.matched is not None
-        if self.valid is None or matched or epoch.epoch <= (self.settings.kl_warmup or 0):
+        untold = self.matched is not None or not self._is_chosen_by_validation
+        if self.valid is None or untold or epoch.epoch <= (self.settings.kl_warmup or 0):
             self.earlier, self.kept = self.kept, self.pair.snapshot()
             return False
         if epoch.valid_elbo > self.best:
@@ -294,6 +294,16 @@ class GradientAscent(Training):
         else:
             self.waited += 1
         return self.settings.patience is not None and self.waited >= self.settings.patience
+
+    @property
+    def _is_chosen_by_validation(self) -> bool:
+        """Whether rows that are held out tell which weights are best.
+
+        They do of networks, which can learn rows by heart. A posterior of latents that all rows
+        share has a KL that grows with what was learned, and is best when the climb is over.
+        """
+        codes = any(site.local and not site.summed for site in self.structure.latents)
+        return codes or self.settings.patience is not None
 
     def _first_rows(self) -> Batch:
         return self.batches.example(self.batches.batch_size)

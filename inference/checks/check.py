@@ -140,6 +140,7 @@ def check(
             interrupt.args = ("interrupted: what was checked until then is kept",)
             raise
         finally:
+            findings = reconciled(findings)
             run.verdict = Verdict(tuple(findings), subject.rows, draws, level, subject.fingerprint)
     return run.verdict
 
@@ -149,6 +150,24 @@ def _sound(subject: Subject) -> Subject:
         return subject.sound()
     except PplGenError:  # which the checks will say themselves
         return subject
+
+
+def reconciled(findings: list[Finding]) -> list[Finding]:
+    """Findings that do not speak against each other.
+
+    What the curves of the steps let one fear of the rest of the way is seen where the way was gone:
+    'settled' passes if 'longer fit' does.
+    """
+    status = {finding.check: finding.status for finding in findings}
+    if status.get("longer fit") != "pass" or status.get("settled") not in ("warn", "fail"):
+        return findings
+    gone = " But going on does not raise it: see 'longer fit'."
+    return [
+        replace(f, status="pass", meaning=f.meaning + gone, remedy="")
+        if f.check == "settled"
+        else f
+        for f in findings
+    ]
 
 
 def _at_hand(run: Run) -> Any:

@@ -241,7 +241,9 @@ def amortisation_gap(found: Refinement, local: bool, names: tuple[str, ...]) -> 
         "at most 0.25 nats",
         status,
         f"A guide of the same family, fitted to each datum, would win {figure:.2f} ± {error:.2g} "
-        f"nats, which {whose} has lost." + (common if status != "pass" else ""),
+        f"nats, which {whose} has lost." + (common if status != "pass" else "")
+        if figure > -3 * error
+        else "A guide of the same family that was fitted anew ended no better than this one.",
         ""
         if status == "pass"
         else "Fit for longer, with kl_weight=1 and without free bits at the end; give the encoder "
@@ -272,7 +274,8 @@ def approximation_gap(found: Bounds, same: Refinement, turned: Refinement | None
     Reference:
         Cremer et al. (2018), https://arxiv.org/abs/1801.03558
     """
-    rest = found.divergence - same.gain
+    # A refinement that ends lower than it began has found nothing: the guide itself is as good.
+    rest = found.divergence - same.gain * (same.gain.mean() > 0)
     figure, error = rest.mean().item(), _error_of_mean((found.error**2 + same.error**2).sqrt())
     status = grade(figure - 2 * error, *LIMITS["approximation gap"])
     if not math.isfinite(figure):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 import ppl_gen as pg
 from ppl_gen.inference.checks import Subject
+from ppl_gen.inference.checks.check import reconciled
 from ppl_gen.inference.tracing import Fix
 from ppl_gen.inference.verdict import Finding, Verdict
 from ppl_gen.models import PPCA, VAE, AutoEncoder
@@ -331,3 +332,13 @@ def test_each_check_says_beforehand_what_it_will_cost(exact: tuple[pg.Run, Tenso
         cost = check.cost(subject)
         assert cost.evaluations >= 0
         assert not cost.evaluations or cost.work
+
+
+def test_going_on_answers_what_the_curves_let_one_fear() -> None:
+    fear = Finding("settled", 1.0, "", "", "fail", "It was still rising.", "Fit on.", "")
+    for status, wanted in (("pass", "pass"), ("warn", "fail")):
+        gone = Finding("longer fit", 0.0, "", "", status, "", "", "")
+        found = {f.check: f for f in reconciled([fear, gone])}
+        assert found["settled"].status == wanted
+        assert ("see 'longer fit'" in found["settled"].meaning) == (wanted == "pass")
+    assert reconciled([fear]) == [fear]

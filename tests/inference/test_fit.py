@@ -2,7 +2,10 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import Trace_ELBO
@@ -270,3 +273,21 @@ def test_an_autoencoder_has_no_kl() -> None:
     run = pg.fit(AutoEncoder((5,), latent=2), linear_data(100), epochs=2, progress=False)
 
     assert run.history["kl"] == pytest.approx([0.0, 0.0], abs=1e-6)
+
+
+def shared_mean(x: Tensor) -> None:
+    loc = pyro.sample("loc", dist.Normal(torch.zeros(3), 5.0).to_event(1))
+    with pyro.plate("rows", len(x)):
+        pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
+
+
+def test_held_out_rows_do_not_choose_the_posterior_of_what_all_rows_share() -> None:
+    """Its KL grows with what is learned, so that an early guide may look best on a few rows."""
+    x = torch.randn(60, 3, generator=torch.Generator().manual_seed(0)) + 1
+    options: Any = {"epochs": 60, "batch_size": 20, "learning_rate": 0.05, "progress": False}
+
+    plain = pg.fit((shared_mean, "AutoNormal"), x, **options)
+    watched = pg.fit((shared_mean, "AutoNormal"), x, validation=x[:5] + 1, **options)
+
+    for name, value in plain.parameters().items():
+        assert torch.equal(watched.parameters()[name], value)
