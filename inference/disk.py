@@ -246,7 +246,8 @@ def read_story(path: Path, recorded: Mapping[str, Any], given: Any) -> Pair:
         if "class" in recorded:
             return as_pair(from_configuration(recorded))
         what = f"your file {recorded['file']!r}" if "file" in recorded else "a story of your own"
-        hint = f"--story {recorded['file']}" if "file" in recorded else "load(path, story=...)"
+        by_file = "load(path, story=...), or --story with a file whose story() gives it"
+        hint = f"--story {recorded['file']}" if "file" in recorded else by_file
         raise RunError(
             f"the run in {str(path)!r} is of {what}, and a run holds no code: give it, {hint}"
         )

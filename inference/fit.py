@@ -22,6 +22,15 @@ from ppl_gen.inference.seeds import seeded
 from ppl_gen.inference.settings import Settings
 from ppl_gen.inference.svi import GradientAscent
 
+# Names that other libraries have for settings.
+ELSEWHERE = {
+    **dict.fromkeys(("steps", "num_steps", "iterations", "max_epochs", "n_epochs"), "epochs"),
+    **dict.fromkeys(("lr", "step_size"), "learning_rate"),
+    **dict.fromkeys(("optim", "optimiser"), "optimizer"),
+    **dict.fromkeys(("num_particles", "n_samples"), "particles"),
+    **dict.fromkeys(("beta", "kl_factor"), "kl_weight"),
+}
+
 
 def fit(
     story: Any,
@@ -185,7 +194,8 @@ def read_settings(settings: Mapping[str, Any]) -> Settings:
     known = [f.name for f in fields(Settings)]
     for name in settings:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = [ELSEWHERE[name]] if name in ELSEWHERE else []
+            near = near or difflib.get_close_matches(name, known, n=1)
             hint = f": did you mean {near[0]}?" if near else f": there are {', '.join(known)}"
             raise TypeError(f"fit has no setting {name!r}{hint}")
     return Settings(**settings)

@@ -267,6 +267,8 @@ def test_an_optimizer_takes_options_of_its_own() -> None:
 def test_an_unknown_setting_gets_the_nearest_name() -> None:
     with pytest.raises(TypeError, match="no setting 'epoch': did you mean epochs"):
         pg.fit(VAE((5,)), linear_data(20), epoch=3)
+    with pytest.raises(TypeError, match="no setting 'steps': did you mean epochs"):
+        pg.fit(VAE((5,)), linear_data(20), steps=3)
 
 
 def test_an_autoencoder_has_no_kl() -> None:
