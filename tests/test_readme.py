@@ -36,6 +36,7 @@ def test_every_block_of_python_is_tried_here() -> None:
         "Conditions",
         "Your own story",
         "ArviZ, for any Pyro program",
+        "Runs",
     }
     assert {heading for heading, blocks in BLOCKS.items() if blocks} == tried
 
@@ -45,6 +46,17 @@ def test_the_first_example_runs_twice(tmp_path: Path) -> None:
         assert "verdict:" in run(BLOCKS["ppl-gen"][0], tmp_path)
 
     assert (tmp_path / "runs" / "first" / "run.json").is_file()
+
+
+def test_a_fit_that_is_over_is_not_resumed(tmp_path: Path) -> None:
+    begin, go_on = BLOCKS["Runs"][0].strip().splitlines()
+    before = "import ppl_gen as pg\nfrom ppl_gen.models import PPCA\n"
+    before += "x, story = torch.randn(50, 3), PPCA((3,))\n"
+    caught = f"try:\n    {go_on}\nexcept pg.RunError as error:\n    print(error)\n"
+
+    said = run(f"{before}{begin.replace('5000', '3')}\n{caught}", tmp_path)
+
+    assert "its fit is over" in said
 
 
 def test_clusters_are_found(tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def test_a_resumed_fit_gives_the_same_bits(
     calls = stopped(monkeypatch, 0, story, data, progress=False, out=tmp_path / "whole", **options)
     validation = {"validation": options["validation"]} if "validation" in options else {}
 
-    for at in sorted({1, calls // 3, calls // 2 + 1, calls}):
+    for at in sorted({calls // 3 + 1, calls // 2 + 2}):
         out = tmp_path / str(at)
         stopped(monkeypatch, at, story, data, progress=False, out=out, **options)
         torch.manual_seed(at)  # what is outside must not matter

@@ -346,6 +346,7 @@ def test_a_plate_that_only_looks_like_the_batch_is_not_one() -> None:
     assert not found.sites["mu"].local
 
 
+@pytest.mark.filterwarnings("ignore:The law of 'x' is made of the very numbers")
 def test_looking_at_a_pair_leaves_no_trace_on_it() -> None:
     """Not on buffers, parameters, or autoguides."""
     norm = nn.BatchNorm1d(2)
