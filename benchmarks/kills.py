@@ -54,7 +54,7 @@ FITS: dict[str, Callable[[], Fit]] = {
     "vae, eager": lambda: (VAE((5,), **SMALL), X, {"epochs": 80, "compile": "eager"}),
     "vae, compiled": lambda: (VAE((5,), **SMALL), X, {"epochs": 3000, "compile": "auto"}),
     "vae, validated": lambda: (
-        VAE((5,), **SMALL),
+        VAE((4,), **SMALL),
         pg.data.load("iris"),
         {"epochs": 300, "patience": 250},
     ),
@@ -115,10 +115,6 @@ def fitted(name: str, out: Path, told: Path, slow: bool) -> None:
         options = {"resume": out}
     elif slow:
         options = {**options, "out": out, "overwrite": True}
-    if isinstance(data, pg.data.Dataset) and name != "vae, validated":
-        data = data.train
-    if name == "vae, validated":
-        story = VAE(data.shape, **SMALL)
     run = pg.fit(story, data, checkpoint_seconds=INTERVAL, progress=False, **options)
     torch.save(outcome(run), told)
 

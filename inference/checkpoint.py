@@ -196,16 +196,18 @@ class Interrupts:
 
     @contextmanager
     def heard(self) -> Iterator[None]:
-        """Listen inside, in the main thread, which alone is asked."""
+        """Listen inside, in the main thread, which alone is asked; not to what is ignored."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {n: signal.signal(n, self._hear) for n in (signal.SIGINT, signal.SIGTERM)}
+        both = (signal.SIGINT, signal.SIGTERM)
+        asked = [n for n in both if signal.getsignal(n) is not signal.SIG_IGN]
+        before = {n: signal.signal(n, self._hear) for n in asked}
         try:
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                signal.signal(number, handler or signal.SIG_DFL)
 
     def end(self, sentence: str) -> None:
         """Raise what was asked for.

@@ -33,11 +33,6 @@ SPLIT_CODES = 256
 LEAST_ROWS = 100  # our limit: what fewer codes show of their law is little
 
 
-def has_codes(run: Run) -> bool:
-    """Whether each datum has latents of its own that are not summed out."""
-    return any(site.local and not site.summed for site in run.structure.latents)
-
-
 def code_means(
     run: Run, batch: Batch, memory: int = MEMORY, seed: int = 0
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -18,7 +18,7 @@ from torch.distributions import biject_to
 from ppl_gen.data import Dataset, Part, as_part
 from ppl_gen.errors import DataError, StoryError
 from ppl_gen.inference.batches import some_rows
-from ppl_gen.inference.codes import LEAST_ROWS, active, code_means, drawn_codes, has_codes
+from ppl_gen.inference.codes import LEAST_ROWS, active, code_means, drawn_codes
 from ppl_gen.inference.comparison import Candidate, Comparison, LeaveOneOut
 from ppl_gen.inference.estimators import khat_threshold, log_evidence, mmd_test
 from ppl_gen.inference.layout import log_prob
@@ -240,7 +240,7 @@ class _Subject:
             mean_error = error.square().sum().sqrt().item() / len(nats)
         high = (khat > khat_threshold(draws)).double().mean().item()
         distrusted = 0.0 if exact else math.nan if khat.isnan().any() else high
-        divergence = torch.cat(kl).mean().item() if has_codes(self.run) else math.nan
+        divergence = torch.cat(kl).mean().item() if self.run.structure.has_codes else math.nan
         return _Estimate(self.name, nats, mean_error, distrusted, divergence, self.parameters)
 
     def beside(self) -> dict[str, Any]:
@@ -260,7 +260,7 @@ class _Subject:
     def codes(self) -> tuple[tuple[int, int] | None, float]:
         """How many units are active, of how many, and how the codes compare with their prior."""
         units, p_value = None, math.nan
-        if not has_codes(self.run):
+        if not self.run.structure.has_codes:
             return units, p_value
         with suppress(NotImplementedError):
             means, _ = code_means(self.run, self.batch, self.memory, self.seed)
@@ -278,7 +278,7 @@ class _Subject:
             return None, "a law without a density gives no weights"
         latents = self.structure.latents
         outer = [site for site in latents if not site.local]
-        if any(site.local and not site.summed for site in latents):
+        if self.structure.has_codes:
             return None, "each row has latents of its own that are not summed out"
         if not outer or all(site.point for site in outer):
             return None, "there is no posterior of what the rows share, only single values"

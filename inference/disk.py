@@ -191,7 +191,7 @@ def load(
     pair = read_story(path, record["story"], story)
     blank = data.blank(min(settings.batch_size or data.rows, data.rows), torch.device("cpu"))
     with seeded(0), pair.active(), pyro.validation_enabled(False):
-        _take_over(pair, state, blank, given)
+        take_over(pair, state, blank, given)
     pair.to(torch.device(device))
     pair.train(False)
     return Run(
@@ -224,13 +224,17 @@ def _read_data(plain: Mapping[str, Any]) -> DataRecord:
     )
 
 
-def _take_over(
-    pair: Pair, state: Mapping[str, Tensor], blank: tuple[Tensor, ...], kwargs: dict[str, Any]
+def take_over(
+    pair: Pair, state: Mapping[str, Tensor], batch: tuple[Tensor, ...], kwargs: dict[str, Any]
 ) -> None:
-    """Load weights; programs that make their parameters when they run are run once before."""
+    """Load weights; programs that make their parameters when they run are run once before.
+
+    Raises:
+        RunError: If they are of another story.
+    """
     if pair.state().keys() != state.keys():
         try:
-            trace_nodes(pair, blank, kwargs)
+            trace_nodes(pair, batch, kwargs)
         except PplGenError as error:
             raise RunError(f"the story cannot take the weights of the run: {error}") from error
     pair.load_state(state)

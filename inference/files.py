@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import glob
 import hashlib
 import os
 import shutil
@@ -123,7 +124,7 @@ def alone(path: Path) -> Iterator[None]:
 
 def sweep(folder: Path, name: str = "") -> None:
     """Remove what a process that was killed has left of a file or directory, or of all of them."""
-    for left in folder.glob(f".{name or '*'}{PARTIAL}*"):
+    for left in folder.glob(f".{glob.escape(name) or '*'}{PARTIAL}*"):
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
         else:
@@ -150,13 +151,12 @@ def _exchanged(one: Path, other: Path) -> bool:
 
 def _flush_directory(path: Path) -> None:
     """Let the names in a directory survive a loss of power, where the system can."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError:
-        pass
-    finally:
-        os.close(handle)
+    with suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _link(source: str, target: str) -> str:

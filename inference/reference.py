@@ -247,7 +247,7 @@ def _blocks(
     """As many rows at a time as memory allows for, with the global latents held at one draw."""
     with run.pair.active(), seeded(seed), pyro.validation_enabled(False):
         sampler = Sampler(run.pair, run.structure, run.kwargs)
-        by_row = not whole and any(s.local and not s.summed for s in run.structure.latents)
+        by_row = not whole and run.structure.has_codes
         slices, fixed = [slice(None)], dict[str, Tensor]()
         if by_row:
             # A gradient keeps what a draw lets go of, about three times as much.

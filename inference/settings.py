@@ -152,6 +152,18 @@ class Settings:
         times = 10 if self.stop == "settled" else 1
         return self.epochs or times * max(20, -(-3000 // batches))
 
+    def chooses_by_validation(self, has_codes: bool) -> bool:
+        """Whether rows that are held out tell which weights are best and are kept.
+
+        They do of networks, which can learn rows by heart. A posterior of latents that all rows
+        share has a KL that grows with what was learned, and is best when the climb is over; and EM
+        ends at its best.
+
+        Args:
+            has_codes: Whether each datum has latents of its own.
+        """
+        return self.method == "svi" and (has_codes or self.patience is not None)
+
     def kl_weight_at(self, epoch: int) -> float:
         """Factor on the KL term in an epoch, counted from 1."""
         return self.kl_weight * min(1.0, epoch / ((self.kl_warmup or 0) + 1))

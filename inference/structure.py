@@ -114,6 +114,11 @@ class Structure:
         return f"the prior of {site.name!r} can be drawn from and has no density"
 
     @property
+    def has_codes(self) -> bool:
+        """Whether each datum has latents of its own that are not summed out."""
+        return any(site.local and not site.summed for site in self.latents)
+
+    @property
     def has_globals(self) -> bool:
         """Whether some latent stands outside the data plate."""
         return any(not site.local for site in self.latents)

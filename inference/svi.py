@@ -116,6 +116,10 @@ class GradientAscent(Training):
         if self.settings.stop == "settled":
             self.rounds = Rounds(shared)
 
+    def told(self) -> dict[str, Any]:
+        elbo = None if self.given is None else type(self.given).__name__
+        return {**super().told(), "elbo": elbo}
+
     def state(self) -> dict[str, Any]:
         names = self._names()
         rounds, matched = self.rounds, self.matched
@@ -150,7 +154,7 @@ class GradientAscent(Training):
             self.rounds = Rounds(())
             self.rounds.load_state(state["rounds"], names, device)
         self.drawn, self.drawn_before = state["drawn"]
-        if self.steps or state["steps"]:
+        if state["steps"]:
             self.update.load_state(state["update"], names, self.gradient.parameters)
         if self.rounds is not None:
             self.update.means = self.rounds.means
@@ -284,7 +288,8 @@ class GradientAscent(Training):
 
     def _kept(self, epoch: Epoch) -> bool:
         # What is matched has no bound by which epochs could be told apart.
-        untold = self.matched is not None or not self._is_chosen_by_validation
+        chosen = self.settings.chooses_by_validation(self.structure.has_codes)
+        untold = self.matched is not None or not chosen
         if self.valid is None or untold or epoch.epoch <= (self.settings.kl_warmup or 0):
             self.earlier, self.kept = self.kept, self.pair.snapshot()
             return False
@@ -294,16 +299,6 @@ class GradientAscent(Training):
         else:
             self.waited += 1
         return self.settings.patience is not None and self.waited >= self.settings.patience
-
-    @property
-    def _is_chosen_by_validation(self) -> bool:
-        """Whether rows that are held out tell which weights are best.
-
-        They do of networks, which can learn rows by heart. A posterior of latents that all rows
-        share has a KL that grows with what was learned, and is best when the climb is over.
-        """
-        codes = any(site.local and not site.summed for site in self.structure.latents)
-        return codes or self.settings.patience is not None
 
     def _first_rows(self) -> Batch:
         return self.batches.example(self.batches.batch_size)

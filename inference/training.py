@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import pyro
@@ -19,7 +20,7 @@ from torch import Tensor
 from ppl_gen.errors import DataError, PplGenError, RunError, StoryError
 from ppl_gen.inference.batches import Batches, prepare
 from ppl_gen.inference.checkpoint import Checkpoint
-from ppl_gen.inference.disk import plain_kwargs
+from ppl_gen.inference.disk import plain_kwargs, take_over
 from ppl_gen.inference.doctor import before_a_fit
 from ppl_gen.inference.history import Epoch, History, epochs_of, table_of
 from ppl_gen.inference.iterates import Iterates
@@ -29,7 +30,6 @@ from ppl_gen.inference.run import Run, configuration_of, record_of, versions
 from ppl_gen.inference.seeds import generators, set_generators
 from ppl_gen.inference.settings import Settings
 from ppl_gen.inference.structure import Structure, examine
-from ppl_gen.inference.tracing import trace_nodes
 
 DEFAULT_BATCH = 128
 
@@ -163,13 +163,12 @@ class Training(ABC):
 
     def told(self) -> dict[str, Any]:
         """What the fit is of, as plain values."""
-        valid = None if self.valid is None else self.valid.part
         return {
             "story": configuration_of(self.pair),
             "kwargs": plain_kwargs(self.kwargs),
             "settings": asdict(self.settings),
             "data": asdict(self.record),
-            "validation": {"fingerprint": None if valid is None else valid.fingerprint},
+            "validation": {"fingerprint": self._validation},
             "versions": versions(),
         }
 
@@ -187,6 +186,11 @@ class Training(ABC):
                     f"the {what} must be those that the fit was begun with, got others: to go on "
                     "with other data, fit(run.story, x, warm_start=True)"
                 )
+        if saved.record.get("elbo") != present.get("elbo"):
+            raise RunError(
+                f"the fit must go on with the elbo that it was begun with, "
+                f"{saved.record.get('elbo')}, got {present.get('elbo')}: give fit the same"
+            )
         try:
             self.load_state(saved.state)
         except PplGenError:
@@ -230,10 +234,9 @@ class Training(ABC):
         set_generators(state["generators"])
 
     def take_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Load weights; programs that make their parameters when they run are run once before."""
-        if self.pair.state().keys() != weights.keys():
-            trace_nodes(self.pair, self.batches.example(self.batches.batch_size), self.kwargs)
-        self.pair.load_state(weights)
+        """Load weights that programs of this kind had."""
+        rows = self.batches.example(self.batches.batch_size)
+        take_over(self.pair, weights, rows, self.kwargs)
 
     def begin_visit(self) -> Visit:
         """A pass over the data in an order drawn from torch's generator; or the one at hand."""
@@ -302,6 +305,12 @@ class Training(ABC):
         self.pair.train(False)
         self.structure = self._examined()
         self.kept = self.pair.snapshot()
+
+    @cached_property
+    def _validation(self) -> str | None:
+        """The fingerprint of the validation data, of which each checkpoint tells."""
+        part = None if self.valid is None else self.valid.part
+        return None if part is None else part.fingerprint
 
     def _clock(self) -> float:
         """Seconds that the climb has taken, before it was interrupted too."""

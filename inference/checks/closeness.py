@@ -327,7 +327,7 @@ def unreachable(subject: Subject) -> tuple[str, Status]:
 
 def looked_rows(subject: Subject) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The rows that chains are run for: all of them together where latents are global."""
-    if any(s.local and not s.summed for s in subject.run.structure.latents):
+    if subject.run.structure.has_codes:
         return subject.some(LOOKED)
     return torch.zeros(1, dtype=torch.long), subject.batch
 
@@ -340,7 +340,7 @@ def looked(subject: Subject) -> Reference:
 
 def _slack(subject: Subject) -> float:
     """How far the bounds lie apart on data that the story made; NaN if it can make none."""
-    if not any(s.local and not s.summed for s in subject.run.structure.latents):
+    if not subject.run.structure.has_codes:
         return math.nan
     _, batch = subject.some(SIMULATED)
     run, seed, memory = subject.run, subject.seed, subject.memory

@@ -14,7 +14,6 @@ from ppl_gen.inference.codes import (
     active,
     code_means,
     drawn_codes,
-    has_codes,
     split_of,
 )
 from ppl_gen.inference.estimators import ClassifierTest, TwoSample, classifier_test, mmd_test
@@ -32,7 +31,7 @@ def active_units(subject: Subject) -> Finding:
         Burda et al. (2016), section 5.1, https://arxiv.org/abs/1509.00519
     """
     run = subject.run
-    if not has_codes(run):
+    if not run.structure.has_codes:
         reason = "The story has no code of its own for each datum."
         return subject.skipped("active units", reason, "not applicable")
     if reason := _without_codes(subject):
@@ -70,7 +69,7 @@ def aggregate_posterior(subject: Subject) -> Finding:
     code's prior out of its bound, as an autoencoder does, nothing has drawn the two together.
     """
     run, name = subject.run, "aggregate posterior"
-    if not has_codes(run):
+    if not run.structure.has_codes:
         return subject.skipped(
             name, "The story has no code of its own for each datum.", "not applicable"
         )
@@ -94,7 +93,7 @@ def aggregate_posterior(subject: Subject) -> Finding:
 def parts_of_kl(subject: Subject) -> list[Finding]:
     """Mutual information of code and datum, and KL of all codes from the prior."""
     names = ("mutual information", "marginal KL")
-    if not has_codes(subject.run):
+    if not subject.run.structure.has_codes:
         reason = "The story has no code of its own for each datum."
         return [subject.skipped(name, reason, "not applicable") for name in names]
     reason = _without_codes(subject)

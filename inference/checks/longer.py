@@ -128,7 +128,7 @@ def _unfit(subject: Subject) -> tuple[str, Status]:
         return "EM says by itself when it has come to rest.", "not applicable"
     if run.settings.objective not in ("auto", "elbo"):
         return "Codes are matched to draws of their prior: there is no ELBO to raise.", "skipped"
-    if not any(site.local and not site.summed for site in run.structure.latents):
+    if not run.structure.has_codes:
         return "No datum has latents of its own; R-hat says whether shared ones rest.", "skipped"
     reason, status = unreachable(subject)
     if reason:

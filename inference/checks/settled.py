@@ -29,6 +29,7 @@ PEAKED = 0.15
 
 
 def at_rest(subject: Subject) -> list[Finding]:
+    """Whether the fit had come to rest: see :func:`settled` and :func:`posterior_at_rest`."""
     run = subject.run
     if run.settings.method == "em":
         rest = "EM has no iterates that scatter."
@@ -38,10 +39,16 @@ def at_rest(subject: Subject) -> list[Finding]:
         reason = "The run was made before the steps of a fit were recorded: fit it again."
         return [subject.skipped(name, reason) for name in ("settled", "R-hat")]
     matched = run.settings.objective not in ("auto", "elbo")
-    return [settled(run.iterates, run.history, matched), posterior_at_rest(subject, run.iterates)]
+    chosen = run.settings.chooses_by_validation(run.structure.has_codes)
+    return [
+        settled(run.iterates, run.history, matched, chosen),
+        posterior_at_rest(subject, run.iterates),
+    ]
 
 
-def settled(iterates: Iterates, history: History, matched: bool = False) -> Finding:
+def settled(
+    iterates: Iterates, history: History, matched: bool = False, chosen: bool = True
+) -> Finding:
     r"""Whether what is climbed had stopped rising by itself, and was not thrown back on its way.
 
     The figure is what going as far again would bring, in nats per datum:
@@ -64,6 +71,7 @@ def settled(iterates: Iterates, history: History, matched: bool = False) -> Find
         iterates: What the steps left behind.
         history: The epochs.
         matched: Whether codes are matched to a prior, in place of an ELBO.
+        chosen: Whether validation data, where there were some, chose the weights that were kept.
 
     References:
         Dhaka et al. (2020), https://arxiv.org/abs/2009.00666; Welandawe et al. (2022),
@@ -81,7 +89,7 @@ def settled(iterates: Iterates, history: History, matched: bool = False) -> Find
     fast = before_the_fall(rate)
     back = relapse(climbed[:fast], way[:fast])
     travel = heading(iterates.values[: _fast_moments(iterates)])
-    peak = _peaked(history)
+    peak = _peaked(history) if chosen else 0
     details = {"error": [error], "relapse": [back], "heading": [travel]}
     calmed = rate[-1] < rate.max() / 2
 

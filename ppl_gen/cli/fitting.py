@@ -379,7 +379,8 @@ def summary(run: Run, out: Path) -> str:
     last = run.history.epochs[-1]
     valid = [e for e in run.history if not math.isnan(e.valid_elbo)]
     held_out = ""
-    if valid and run.settings.method == "em":
+    chosen = run.settings.chooses_by_validation(run.structure.has_codes)
+    if valid and not chosen:
         held_out = f", on validation data {last.valid_elbo:.3f}"
     elif valid:
         best = max(valid, key=lambda e: e.valid_elbo)

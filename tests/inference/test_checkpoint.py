@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+from pyro.infer import Trace_ELBO
 
 import ppl_gen as pg
-from ppl_gen.inference import checkpoint, files
+from ppl_gen.inference import checkpoint, disk, files
 from ppl_gen.models import GMM, PPCA
 
 X = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
@@ -125,6 +126,11 @@ def test_what_cannot_be_resumed_is_said_in_a_sentence(unfinished: Path, tmp_path
         (PPCA((4,), 2), {"data": X, "out": unfinished}, "was interrupted: go on with it by resume"),
         (
             PPCA((4,), 2),
+            {"data": X, "resume": unfinished, "elbo": Trace_ELBO()},
+            "begun with, None, got Trace_ELBO",
+        ),
+        (
+            PPCA((4,), 2),
             {"data": X, "resume": unfinished, "epochs": 9},
             "epochs must be left out with resume",
         ),
@@ -173,6 +179,8 @@ def test_a_second_process_is_refused_and_the_lock_goes_with_the_first(tmp_path: 
 def test_what_a_killed_process_left_half_written_is_swept_away(unfinished: Path) -> None:
     half = unfinished.parent / f".a{files.PARTIAL}xyz"
     half.mkdir()
+    files.sweep(unfinished.parent, "[a]")  # the name of another, not a pattern
+    assert half.exists()
     (unfinished / "checkpoints" / f".00000009-ab.safetensors{files.PARTIAL}q").write_bytes(b"1")
 
     pg.fit(PPCA((4,), 2), X, resume=unfinished, progress=False)
@@ -190,6 +198,32 @@ def test_a_fit_that_was_killed_in_its_first_write_may_begin_again(tmp_path: Path
     pg.fit(PPCA((4,), 2), X, out=tmp_path / "a", **FIT)
 
     assert not folder.exists()
+
+
+def test_an_interrupt_in_the_last_step_is_not_swallowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = disk.put
+
+    def asked(run: pg.Run, path: Path, keep: tuple[str, ...] = ()) -> Path:
+        signal.raise_signal(signal.SIGINT)
+        return put(run, path, keep)
+
+    monkeypatch.setattr(disk, "put", asked)
+    with pytest.raises(KeyboardInterrupt, match="the fit is whole"):
+        pg.fit(PPCA((4,), 2), X, out=tmp_path / "a", **FIT)
+
+    assert len(pg.load(tmp_path / "a").history) == 40
+
+
+def test_what_is_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with checkpoint.Interrupts().heard():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 PROGRAM = """

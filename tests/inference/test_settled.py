@@ -228,6 +228,8 @@ def test_a_validation_elbo_that_has_peaked_ends_the_matter() -> None:
 
     assert settled(rising, history(torch.cat([up, up.flip(0)]))).status == "pass"
     assert settled(rising, history(up)).status == "fail"
+    unchosen = settled(rising, history(torch.cat([up, up.flip(0)])), chosen=False)
+    assert unchosen.status == "fail"
 
 
 def test_of_a_match_to_a_prior_nothing_worse_than_a_warning_is_said() -> None:
