@@ -24,16 +24,19 @@ def fault(
     status: Status = "fail",
     source: str = "",
 ) -> Finding:
+    """A fault that was found, how many times, and what to do."""
     return Finding(
         name, float(figure), unit, "none", status, meaning, remedy, source, details or {}
     )
 
 
 def well(name: str, meaning: str, unit: str) -> Finding:
+    """That no fault was found."""
     return Finding(name, 0.0, unit, "none", "pass", meaning, "", "")
 
 
 def skipped(name: str, reason: str, status: Status = "skipped") -> Finding:
+    """Why it was not looked."""
     return Finding(name, math.nan, "", "", status, reason, "", "")
 
 
@@ -44,6 +47,7 @@ def in_words(sites: Sequence[tuple[str, str]]) -> str:
 
 
 def names(names: Sequence[str]) -> str:
+    """Names in quotes, of many the first four."""
     shown = ", ".join(repr(name.removeprefix("param.")) for name in names[:4])
     return shown + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
@@ -71,6 +75,7 @@ def counted(noun: str, numbers: Sequence[int]) -> str:
 
 
 def upper(sentence: str) -> str:
+    """A sentence that begins with a capital."""
     return sentence[:1].upper() + sentence[1:]
 
 
