@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import Tensor
 
 
@@ -50,14 +48,3 @@ class Draws:
         """Of the guide from the prior of the local latents, at each draw, in nats, ``(S, N)``."""
         return self.log_q - self.log_prior
 
-
-def joined(parts: list[Draws]) -> Draws:
-    """Draws made one after the other, as if made at once."""
-
-    def cat(name: str) -> Any:
-        values = [getattr(part, name) for part in parts]
-        if isinstance(values[0], dict):
-            return {key: torch.cat([value[key] for value in values]) for key in values[0]}
-        return torch.cat(values)
-
-    return Draws(**{name: cat(name) for name in Draws.__dataclass_fields__})

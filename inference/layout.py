@@ -53,13 +53,19 @@ class Layout:
 
     def mean(self, node: Node, draws: int) -> Tensor | None:
         """The mean of a site's law, ``(S, *plates, *event)``, or None if it has none."""
+        mean = self.expected(node, draws)
+        return None if mean is None or mean.isnan().any() else mean
+
+    def expected(self, node: Node, draws: int) -> Tensor | None:
+        """As :meth:`mean`, without a look at its values: they are NaN where there is no mean."""
         try:
             mean = node["fn"].mean
         except (NotImplementedError, AttributeError):
             return None
-        if not isinstance(mean, Tensor) or mean.isnan().any():
+        if not isinstance(mean, Tensor):
             return None
-        return self._arranged(mean.detach(), node, len(node["fn"].event_shape), draws)
+        mean = torch.where(mean.isnan().any(), torch.nan, mean.detach())
+        return self._arranged(mean, node, len(node["fn"].event_shape), draws)
 
     def terms(self, node: Node, draws: int) -> Tensor:
         """A site's log-density in nats, unscaled, ``(S, *plates)``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +13,10 @@ from pyro import poutine
 from pyro.distributions import Delta
 from pyro.infer.discrete import _sample_posterior_from_trace
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from ppl_gen.errors import StoryError
-from ppl_gen.inference.draws import Draws, joined
+from ppl_gen.inference.draws import Draws
 from ppl_gen.inference.layout import (
     DRAWS,
     Layout,
@@ -24,6 +25,7 @@ from ppl_gen.inference.layout import (
     kl_per_dimension,
     log_prob,
 )
+from ppl_gen.inference.mapping import mapped
 from ppl_gen.inference.marginal import summed_out
 from ppl_gen.inference.pair import Pair
 from ppl_gen.inference.structure import Structure
@@ -45,7 +47,8 @@ class Sampler:
 
     All draws of a batch are made at once, under one more plate to the left of the program's own.
     A program that does not bear it (one that reshapes without regard to batch dimensions, say) is
-    found out on the first batch, by replaying two of the draws alone, and is then run draw by draw.
+    found out on the first batch, by replaying two of the draws alone, and is then mapped over draws,
+    or run draw by draw if it does what cannot be mapped.
 
     Which of the data the programs see is chosen by its :class:`Window`.
 
@@ -69,6 +72,7 @@ class Sampler:
         self.layout = Layout(structure)
         self.kwargs = dict(kwargs)
         self.at_once = at_once
+        self._maps = not structure.subsamples
         self.summed = any(site.summed for site in structure.latents)
         self.window = Window(pair, structure, self.kwargs)
 
@@ -95,28 +99,25 @@ class Sampler:
                 self.at_once = self._bears_plate(batch)
             if self.at_once:
                 return self._shown(self._draw(batch, draws, fixed, predict, expected))
-            parts = []
-            for s in range(draws):
-                one = {n: v[s : s + 1] for n, v in (fixed or {}).items()}
-                parts.append(self._draw(batch, 1, one, predict, expected))
-            return self._shown(joined(parts))
+            found = self._each(
+                lambda held: vars(self._draw(batch, 1, held, predict, expected)), draws, fixed or {}
+            )
+            return self._shown(Draws(**found))
 
     def draw_globals(self, batch: Batch, draws: int) -> dict[str, Tensor]:
         """Values of the guide's sites outside the data plate, as :meth:`draw` takes them back."""
         with torch.no_grad(), pyro.validation_enabled(False):
             if self.at_once is None:
                 self.at_once = self._bears_plate(batch)
-            found: list[dict[str, Tensor]] = []
-            for _ in range(1 if self.at_once else draws):
-                nodes = self._guide(batch, draws if self.at_once else 1, None)
-                found.append(
-                    {
-                        n: node["value"] if self.at_once else node["value"][None]
-                        for n, node in sample_sites(nodes).items()
-                        if not self.layout.is_local(node)
-                    }
-                )
-            return {n: torch.cat([f[n] for f in found]) for n in found[0]}
+
+            def drawn(count: int) -> dict[str, Tensor]:
+                return {
+                    n: node["value"] if self.at_once else node["value"][None]
+                    for n, node in sample_sites(self._guide(batch, count, None)).items()
+                    if not self.layout.is_local(node)
+                }
+
+            return drawn(draws) if self.at_once else self._each(lambda _: drawn(1), draws, {})
 
     def draw_guide(self, batch: Batch, fixed: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One draw of each latent of the guide, ``(1, *plates, *event)``, which is not weighed.
@@ -149,23 +150,42 @@ class Sampler:
         with torch.no_grad(), pyro.validation_enabled(False):
             if self.at_once is None:
                 self.at_once = self._bears_plate(batch)
-            parts = []
-            for s in range(1 if self.at_once else draws):
+
+            def drawn(held: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 model = poutine.uncondition(self.pair.model)
-                if fixed:
-                    held = fixed if self.at_once else {n: v[s : s + 1] for n, v in fixed.items()}
-                    model = Fix(held, self.at_once)(model)
-                model = self._plated(model, draws)
+                if held:
+                    model = Fix(held, bool(self.at_once))(model)
                 with blame("model"):
-                    trace = poutine.trace(model).get_trace(*batch, **self.kwargs)
-                parts.append(sample_sites(trace))
-                self._complete(parts[-1])
-        each = draws if self.at_once else 1
-        sites = self.structure.sites
-        values = [{n: self._drawn(p[n], each, expected) for n in p if n in sites} for p in parts]
-        joined = {n: self.window.cut(n, torch.cat([v[n] for v in values])) for n in values[0]}
+                    plated = self._plated(model, draws)
+                    trace = poutine.trace(plated).get_trace(*batch, **self.kwargs)
+                nodes = sample_sites(trace)
+                self._complete(nodes)
+                each = draws if self.at_once else 1
+                return {n: self._drawn(nodes[n], each, expected) for n in nodes if n in sites}
+
+            sites, held = self.structure.sites, fixed or {}
+            values = drawn(held) if self.at_once else self._each(drawn, draws, held)
+        joined = {n: self.window.cut(n, value) for n, value in values.items()}
         latents = {n: v for n, v in joined.items() if not sites[n].observed}
         return latents, {n: v for n, v in joined.items() if sites[n].observed}
+
+    def _each(
+        self, one: Callable[[dict[str, Tensor]], Any], draws: int, fixed: Mapping[str, Tensor]
+    ) -> Any:
+        """What a function makes of each draw, of those that cannot be made at once.
+
+        Args:
+            one: Given values of sites, ``(1, ...)`` by name, a tree of tensors ``(1, ...)``.
+            draws: How many.
+            fixed: What it is given of each, ``(S, ...)`` by name.
+        """
+        if self._maps and draws > 1:
+            try:
+                return mapped(one, draws, fixed)
+            except (RuntimeError, StoryError):  # what a program may do that cannot be mapped
+                self._maps = False
+        parts = [one({n: v[s : s + 1] for n, v in fixed.items()}) for s in range(draws)]
+        return tree_map(lambda *values: torch.cat(values), *parts)
 
     def means(self, batch: Batch, draws: int = MEAN_DRAWS) -> dict[str, Tensor]:
         """Posterior means of the local latents, ``(N, *event)`` each.
@@ -394,7 +414,7 @@ class Sampler:
         value = self.layout.value(node, draws)
         observed = node["infer"].get("was_observed")
         if expected and observed:
-            mean = self.layout.mean(node, draws)
+            mean = self.layout.expected(node, draws)
             unknown = value.new_full(value.shape, torch.nan, dtype=torch.get_default_dtype())
             value = unknown if mean is None else mean
         mask = element_mask(node["fn"]) if observed else None

@@ -87,6 +87,11 @@ class GradientAscent(Training):
             self.save(self)
         report.say(self.reason)
         self.climb(report)
+        if self.rounds is not None and not self.over:
+            report.say(
+                f"it had not settled after {self.epochs} epochs: raise epochs, or see in a check "
+                "whether it matters"
+            )
         if self._critic_won():
             raise FitError(
                 f"the critic tells codes from draws of the prior in {self._recent_accuracy():.0%} "

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from inspect import Parameter
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,7 +16,7 @@ from pyro import poutine
 from pyro.distributions import Delta
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
-from torch import Tensor
+from torch import Tensor, nn
 
 from ppl_gen.errors import PplGenError, StoryError
 from ppl_gen.inference.pair import Pair
@@ -131,6 +133,19 @@ def blame(program: str) -> Iterator[None]:
         if text.endswith(":") and error.__cause__ is not None:
             text = f"{text} {_first_line(error.__cause__)}"
         raise StoryError(f"the {program} raised {type(error).__name__}{where}: {text}") from error
+
+
+def argument_names(program: Any, count: int) -> list[str]:
+    """What a program calls its first arguments; ``column 1`` and so on where it does not say."""
+    inner = poutine.unwrap(program)
+    inner = inner.forward if isinstance(inner, nn.Module) else inner
+    try:
+        parameters = inspect.signature(inner).parameters.values()
+    except (TypeError, ValueError):
+        parameters = []
+    places = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    told = [parameter.name for parameter in parameters if parameter.kind in places][:count]
+    return told + [f"column {i + 1}" for i in range(len(told), count)]
 
 
 def place_of(frame: FrameType | None) -> str:

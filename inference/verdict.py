@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Status = Literal["pass", "warn", "fail", "skipped", "not applicable"]
 WIDTH = 110
+# Said of a figure beyond its limit that passes all the same.
+BY_CHANCE = " So few data make as much by chance, and could not tell a fault of that size."
 _MARKS = {"fail": " !!", "warn": "  !"}
 _COLOURS = {
     "pass": "green",

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from ppl_gen.inference.checks.advice import Advice, sentence
 from ppl_gen.inference.checks.ranked import (
     DRAWS,
     LEAST_FITS,
@@ -95,7 +96,8 @@ def calibration(subject: Subject) -> list[Finding]:
         reason = f"The guide may know no posterior of simulated data: {structure.needs_all}."
         return _skipped(subject, reason)
     found = ranked(subject, SIMULATIONS[subject.level])
-    return [uniform(found), covered(found)]
+    advice = Advice.of(subject.run)
+    return [uniform(found, advice), covered(found, advice)]
 
 
 def _by_fits(subject: Subject) -> list[Finding]:
@@ -108,7 +110,8 @@ def _by_fits(subject: Subject) -> list[Finding]:
     if LEAST_FITS * seconds <= subject.budget:
         found, seconds = refitted(subject)
         if len(found) >= LEAST_FITS:
-            return [uniform(found, by_fits=True), covered(found)]
+            advice = Advice.of(run)
+            return [uniform(found, advice, by_fits=True), covered(found, advice)]
     reason = (
         f"Needs {LEAST_FITS} fits to simulated data, about {1.2 * LEAST_FITS * seconds:.0f} s: "
         f"raise the budget, which is {subject.budget:g} s."
@@ -116,11 +119,12 @@ def _by_fits(subject: Subject) -> list[Finding]:
     return _skipped(subject, reason)
 
 
-def uniform(found: Ranked, by_fits: bool = False) -> Finding:
+def uniform(found: Ranked, advice: Advice, by_fits: bool = False) -> Finding:
     """Whether ranks are uniform; see :func:`calibration`.
 
     Args:
         found: Ranks of the truths.
+        advice: What can be changed of the guide.
         by_fits: Whether each is of a fit of its own: then few, and held for asymmetry as well.
     """
     tested, count = uniformity(found.ranks), len(found.names)
@@ -150,7 +154,14 @@ def uniform(found: Ranked, by_fits: bool = False) -> Finding:
     done = f"{len(found):,} {'fits to simulated data' if by_fits else 'simulations'}"
     blind = f" (so many see distances from {1.63 / len(found) ** 0.5:.2f} on)" if by_fits else ""
     passes = f"In {done} the truths lie among the draws of their posterior as they should{blind}."
-    meaning, remedy = (passes, "") if statuses[worst] == "pass" else _direction(found, worst)
+    if LIKELIHOOD in found.names:
+        added = tested.distance[found.names.index(LIKELIHOOD)].item()
+        if added > LATENTS_WITHIN[0]:
+            passes += (
+                f" Ranks of the log-likelihood, which add up what is wrong in all dimensions, are "
+                f"off by {added:.2g}, of which up to {LIKELIHOOD_WITHIN[0]:g} passes."
+            )
+    meaning, remedy = (passes, "") if statuses[worst] == "pass" else _direction(found, worst, advice)
     return Finding(
         "calibration",
         tested.distance[worst].item(),
@@ -164,7 +175,7 @@ def uniform(found: Ranked, by_fits: bool = False) -> Finding:
     )
 
 
-def covered(found: Ranked) -> Finding:
+def covered(found: Ranked, advice: Advice) -> Finding:
     """Whether central intervals hold as many truths as they say; see :func:`calibration`."""
     from scipy.stats import norm
 
@@ -186,7 +197,7 @@ def covered(found: Ranked) -> Finding:
         if status == "pass"
         else f"Intervals of {LEVELS[worst]:.0%} of {named} hold {shares[worst, scalar]:.0%} of the "
         "truths.",
-        "" if status == "pass" else _direction(found, scalars[scalar])[1],
+        "" if status == "pass" else _direction(found, scalars[scalar], advice)[1],
         "Talts et al. 2018",
         {"levels": list(LEVELS), "errors": errors.tolist(), **details},
     )
@@ -212,7 +223,7 @@ def _worse(one: Status, other: Status) -> Status:
     return one if _ORDER.index(one) >= _ORDER.index(other) else other
 
 
-def _direction(found: Ranked, scalar: int) -> tuple[str, str]:
+def _direction(found: Ranked, scalar: int, advice: Advice) -> tuple[str, str]:
     """In which way the draws of a scalar are wrong, and what to do."""
     name, ranks = found.names[scalar], found.ranks[:, scalar : scalar + 1]
     longer = "fit for longer with kl_weight=1, or give the guide more room"
@@ -233,7 +244,7 @@ def _direction(found: Ranked, scalar: int) -> tuple[str, str]:
         return (
             f"Draws of the guide explain the data better than the truths do, in {1 - worse:.0%} of "
             "comparisons: it is surer than the posterior.",
-            f"Widen it: {longer} (of a VAE, posterior='full').",
+            f"Widen it: fit for longer with kl_weight=1, or {advice.correlations}.",
         )
     scores, distance = found.scores[:, scalar : scalar + 1], from_uniform(ranks).item()
     shift, scale = bias(scores).item(), width(scores).item()
@@ -241,20 +252,20 @@ def _direction(found: Ranked, scalar: int) -> tuple[str, str]:
         return (
             f"Draws of {name} are spread otherwise than the posterior: ranks are off by "
             f"{distance:.2f}, and neither a shift nor a wrong scale explains that.",
-            "Give the guide a law of another shape, that can be skewed or have several humps (of a "
-            "VAE, posterior='flow').",
+            "The posterior is skewed or has several humps: " + advice.another_shape + ".",
         )
     if 0.4 * abs(shift * scale) >= 0.24 * abs(math.log(scale)):  # what either does to the ranks
         return (
             f"Draws of {name} are too {'low' if shift > 0 else 'high'}: the truths lie "
             f"{abs(shift):.2f} of their standard deviations {'above' if shift > 0 else 'below'}.",
-            "Fit for longer, or give the guide's means more room, such as a larger encoder.",
+            f"{sentence(advice.better_means)}.",
         )
     (held,) = coverage(ranks, (0.9,))[0][0].tolist()
     return (
         f"Intervals of {name} are too {'narrow' if scale < 1 else 'wide'}: those of 90% hold "
         f"{held:.0%} of the truths; the guide's scale is off by a factor of {scale:.2f}.",
-        f"{'Widen' if scale < 1 else 'Narrow'} them: {longer} (of a VAE, posterior='full').",
+        f"{'Widen' if scale < 1 else 'Narrow'} them: fit for longer with kl_weight=1, or "
+        f"{advice.correlations}.",
     )
 
 

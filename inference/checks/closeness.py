@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ppl_gen.errors import StoryError
+from ppl_gen.inference.checks.advice import Advice, sentence
 from ppl_gen.inference.checks.subject import Check, Cost, Subject
 from ppl_gen.inference.estimators import log_evidence
 from ppl_gen.inference.estimators.refinement import Refinement
@@ -129,15 +130,18 @@ def closeness(subject: Subject) -> list[Finding]:
     for full in (False, True):
         if full <= tied or (full and found.guide.shape[-1] <= TURNED):
             gains[full] = refine(run, batch, full, subject.seed, subject.memory, subject.tell)
+    advice = Advice.of(run)
     local = found.annealed.shape[1] > 1 or any(s.local for s in run.structure.latents)
     return [
-        divergence(between, rows),
-        amortisation_gap(gains[tied], local, found.names),
-        approximation_gap(between, gains[tied], gains.get(True) if not tied else None),
+        divergence(between, rows, local),
+        amortisation_gap(gains[tied], local, found.names, advice),
+        approximation_gap(
+            between, gains[tied], gains.get(True) if not tied else None, advice
+        ),
     ]
 
 
-def divergence(found: Bounds, rows: Tensor) -> Finding:
+def divergence(found: Bounds, rows: Tensor, local: bool = True) -> Finding:
     r"""KL of the guide from the posterior, in nats per datum, by annealed importance sampling.
 
     The evidence lies above three bounds, each sharper than the last: the ELBO, the importance-
@@ -151,6 +155,7 @@ def divergence(found: Bounds, rows: Tensor) -> Finding:
     Args:
         found: The bounds.
         rows: The numbers of the rows, ``(N,)``.
+        local: Whether each datum has a guide of its own.
 
     References:
         Wu et al. (2017), https://arxiv.org/abs/1611.04273; Grosse et al. (2015),
@@ -170,7 +175,7 @@ def divergence(found: Bounds, rows: Tensor) -> Finding:
         "divergence",
         figure,
         "nats",
-        "at most 0.5 nats",
+        "at most 0.5 nats, or by chance",
         status,
         f"The guide lies {figure:.2f} ± {error:.2g} nats from the posterior: ELBO "
         f"{found.elbo.mean():.2f}, importance-weighted {found.importance.mean():.2f}, annealed "
@@ -190,8 +195,8 @@ def divergence(found: Bounds, rows: Tensor) -> Finding:
         if status == "pass"
         else "Annealing itself has not come near: take the figure for a bound."
         if unsure
-        else "See which gap below is the larger: one asks for a better encoder, the other for a "
-        "richer guide.",
+        else "See which gap below is the larger: one asks for "
+        f"{'a better encoder' if local else 'a longer fit'}, the other for a richer guide.",
         "Wu et al. 2017; Grosse et al. 2015",
         {
             "error": [error],
@@ -209,7 +214,9 @@ def divergence(found: Bounds, rows: Tensor) -> Finding:
     )
 
 
-def amortisation_gap(found: Refinement, local: bool, names: tuple[str, ...]) -> Finding:
+def amortisation_gap(
+    found: Refinement, local: bool, names: tuple[str, ...], advice: Advice
+) -> Finding:
     """What a guide of the same family would win if it were fitted to each datum, in nats.
 
     It passes up to 0.25 nats and fails beyond 1 (our limits), and never fails within three standard
@@ -220,6 +227,7 @@ def amortisation_gap(found: Refinement, local: bool, names: tuple[str, ...]) -> 
         found: The refinement within the family.
         local: Whether each datum has a guide of its own.
         names: Of the coordinates.
+        advice: What can be changed of the guide.
 
     Reference:
         Cremer et al. (2018), https://arxiv.org/abs/1801.03558
@@ -233,23 +241,25 @@ def amortisation_gap(found: Refinement, local: bool, names: tuple[str, ...]) -> 
         f"by a factor of {stretch[worst]:.2f}"
         + (", over all rows." if len(found.gain) > 1 else ".")
     )
-    whose = "an encoder that all data share" if local else "a fit that has not found the best guide"
+    encoder = local and advice.amortised
+    whose = (
+        "an encoder that all data share" if encoder else "a fit that has not found the best guide"
+    )
     return Finding(
         "amortisation gap",
         figure,
         "nats",
-        "at most 0.25 nats",
+        "at most 0.25 nats, or by chance",
         status,
-        f"A guide of the same family, fitted to each datum, would win {figure:.2f} ± {error:.2g} "
+        f"A guide of the same family, fitted {'to each datum' if local else 'anew'}, would win {figure:.2f} ± {error:.2g} "
         f"nats, which {whose} has lost." + (common if status != "pass" else "")
         if figure > -3 * error
         else "A guide of the same family that was fitted anew ended no better than this one.",
         ""
         if status == "pass"
-        else "Fit for longer, with kl_weight=1 and without free bits at the end; give the encoder "
-        "more units or layers, or more data."
+        else f"{sentence(advice.better_means)}; with kl_weight=1 and without free bits at the end."
         if local
-        else "Fit for longer, at a lower rate at the end.",
+        else f"{sentence(advice.better_means)}.",
         "Cremer et al. 2018",
         {
             "error": [error],
@@ -260,7 +270,9 @@ def amortisation_gap(found: Refinement, local: bool, names: tuple[str, ...]) -> 
     )
 
 
-def approximation_gap(found: Bounds, same: Refinement, turned: Refinement | None) -> Finding:
+def approximation_gap(
+    found: Bounds, same: Refinement, turned: Refinement | None, advice: Advice
+) -> Finding:
     """What the family of the guide cannot say even if fitted to each datum, in nats.
 
     The divergence less the amortisation gap. It passes up to 0.5 nats and fails beyond 2, as the
@@ -270,6 +282,7 @@ def approximation_gap(found: Bounds, same: Refinement, turned: Refinement | None
         found: The bounds.
         same: The refinement within the family.
         turned: The refinement of a diagonal guide by maps that correlate the latents, if any.
+        advice: What can be changed of the guide.
 
     Reference:
         Cremer et al. (2018), https://arxiv.org/abs/1801.03558
@@ -286,18 +299,16 @@ def approximation_gap(found: Bounds, same: Refinement, turned: Refinement | None
         "approximation gap",
         figure,
         "nats",
-        "at most 0.5 nats",
+        "at most 0.5 nats, or by chance",
         status,
-        f"The family of the guide misses {figure:.2f} ± {error:.2g} nats of the posterior even "
-        "where it is fitted to each datum"
+        f"The family of the guide misses {figure:.2f} ± {error:.2g} nats of the posterior even at "
+        "its best"
         + (f"; {won:.2f} of them are correlations of the latents." if tied else "."),
         ""
         if status == "pass"
-        else "Take a guide with correlations: of a VAE posterior='full', of an autoguide "
-        "AutoMultivariateNormal."
+        else f"Let the guide say how its latents go together: {advice.correlations}."
         if tied
-        else "The posterior has another shape than the guide's laws: take a flow, of a VAE "
-        "posterior='flow', or a mixture.",
+        else f"The posterior has another shape than the guide's laws: {advice.another_shape}.",
         "Cremer et al. 2018",
         {"error": [error], "won by correlations": [won]},
     )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from ppl_gen.errors import StoryError
+from ppl_gen.inference.checks.advice import Advice, sentence
 from ppl_gen.inference.checks.subject import Check, Cost, Subject
 from ppl_gen.inference.codes import (
     LEAST_ROWS,
@@ -87,6 +88,7 @@ def aggregate_posterior(subject: Subject) -> Finding:
     return matches_prior(
         {site: classifier_test(*pair, seed=subject.seed) for site, pair in drawn.items()},
         {site: mmd_test(*pair, seed=subject.seed) for site, pair in drawn.items()},
+        Advice.of(run),
     )
 
 
@@ -106,7 +108,7 @@ def parts_of_kl(subject: Subject) -> list[Finding]:
     except StoryError as error:
         reason = f"The KL cannot be split: {error}."
         return [subject.skipped(name, reason) for name in names]
-    return [information(found), marginal(found)]
+    return [information(found), marginal(found, Advice.of(subject.run))]
 
 
 def information(found: Split) -> Finding:
@@ -141,7 +143,7 @@ def information(found: Split) -> Finding:
     )
 
 
-def marginal(found: Split) -> Finding:
+def marginal(found: Split, advice: Advice = Advice()) -> Finding:
     r"""How far the codes of all data together are from the prior: KL(q(z) || p(z)), in nats.
 
     What is lost of the ELBO as the prior is in places where no code is, holes, or codes where no
@@ -164,14 +166,13 @@ def marginal(found: Split) -> Finding:
         name,
         figure,
         "nats",
-        "at most 0.5 nats",
+        "at most 0.5 nats, or by chance",
         status,
         f"The codes of all data lie {figure:.2f} ± {found.error:.2g} nats from the prior"
         + ("." if status == "pass" else ": draws of the prior are decoded where no data are."),
         ""
         if status == "pass"
-        else "Give the code a prior that can follow it (of a VAE, prior='vamp' or prior='flow'), "
-        "or look whether the prior has the right scale.",
+        else f"{sentence(advice.prior)}.",
         "Hoffman and Johnson 2016",
         {"KL": [found.kl], "mutual information": [found.information]},
     )
@@ -185,7 +186,9 @@ def _without_codes(subject: Subject) -> str:
 
 
 def matches_prior(
-    classified: Mapping[str, ClassifierTest], discrepancies: Mapping[str, TwoSample]
+    classified: Mapping[str, ClassifierTest],
+    discrepancies: Mapping[str, TwoSample],
+    advice: Advice = Advice(),
 ) -> Finding:
     r"""How well a classifier tells codes of the data from draws of the prior, 0.5 being chance.
 
@@ -200,6 +203,7 @@ def matches_prior(
     Args:
         classified: Of each site, codes against draws of the prior.
         discrepancies: The same by the maximum mean discrepancy.
+        advice: What can be changed of the story.
 
     References:
         Lopez-Paz and Oquab (2017), https://arxiv.org/abs/1610.06545; Gretton et al. (2012),
@@ -224,8 +228,8 @@ def matches_prior(
         "prior (chance: 50%), so that what the story draws need not look like the data.",
         ""
         if status == "pass"
-        else "Give the code a prior that can follow it (of a VAE, prior='vamp' or prior='flow'), "
-        "fit for longer, or put more weight on the match of the two.",
+        else f"{sentence(advice.prior)}; fit for longer, or put more weight on the match of the "
+        "two.",
         "Lopez-Paz and Oquab 2017; Hoffman and Johnson 2016",
         {
             "p-value": [p_value],

@@ -56,7 +56,7 @@ def beside(subject: Subject, batch: Batch) -> Beside:
         ours, theirs = (torch.where(missing, mean, value) for value in (ours, theirs))
         both = _one_hot(torch.cat([ours, theirs])) if ours.shape[1] == 1 else None
         pairs.append((ours, theirs) if both is None else both.chunk(2))
-    given = conditions(subject, batch)
+    given = list(conditions(subject, batch).values())
     hot = [_one_hot(column) if column.shape[1] == 1 else None for column in given]
     labels = next((c[:, 0] for c, h in zip(given, hot, strict=True) if h is not None), None)
     shown = [c if h is None else h for c, h in zip(given, hot, strict=True)]

@@ -50,7 +50,7 @@ def worth_it(gains: dict[float, tuple[float, float]], share: float) -> Finding:
         NAME,
         figure,
         "nats",
-        "at most 0.1 nats",
+        "at most 0.1 nats, or by chance",
         status,
         f"Going on for {share:.0%} of the fit's length{how} raises the ELBO of rows that are not "
         f"of the fit by {figure:.2f} ± {error:.2g} nats.",

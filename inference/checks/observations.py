@@ -10,11 +10,12 @@ from torch import Tensor
 
 from ppl_gen.errors import StoryError
 from ppl_gen.inference.checks.subject import Subject
+from ppl_gen.inference.estimators.replicates import FEW_ELEMENTS
 from ppl_gen.inference.passes import plan
 from ppl_gen.inference.sampler import Sampler
 from ppl_gen.inference.seeds import seeded
 from ppl_gen.inference.simulated import must_not_read
-from ppl_gen.inference.tracing import Batch
+from ppl_gen.inference.tracing import Batch, argument_names
 
 
 @dataclass
@@ -135,27 +136,56 @@ def flat(subject: Subject, values: dict[str, Tensor]) -> Tensor:
     return torch.cat([value.reshape(len(value), -1) for value in local], 1)
 
 
-def conditions(subject: Subject, batch: Batch) -> list[Tensor]:
+def conditions(subject: Subject, batch: Batch) -> dict[str, Tensor]:
     """The columns of a batch that the story is given, and does not make, ``(N, *)`` each.
 
-    None where the story observes something that is no column as it stands: which of the columns it
-    is made of is then not known.
+    They are called as the model calls them. There are none where the story observes something that
+    is no column as it stands: which of the columns it is made of is then not known.
     """
     run = subject.run
     with run.pair.active(), seeded(subject.seed):
         sampler = Sampler(run.pair, run.structure, run.kwargs)
-        found = sampler.observed(batch)
-        rows = [by_row(sampler, n, v[None])[0].cpu().double() for n, v in found.items()]
+        found, sites = sampler.observed(batch), run.structure.sites
+        local = {n: value for n, value in found.items() if sites[n].local}
+        rows = [by_row(sampler, n, v[None])[0].cpu().double() for n, v in local.items()]
+    if not rows:
+        return {}
     made = [value.reshape(len(value), -1) for value in rows]
-    columns = [
-        column.detach().cpu().double().reshape(len(column), -1)
-        for column in batch
+    names = argument_names(run.pair.model, len(batch))
+    columns = {
+        name: column.detach().cpu().double().reshape(len(column), -1)
+        for name, column in zip(names, batch, strict=True)
         if isinstance(column, Tensor) and column.dim() and len(column) == len(made[0])
-    ]
-    which = [[_same(site, column) for column in columns] for site in made]
-    if not all(map(any, which)):
-        return []
-    return [c for i, c in enumerate(columns) if not any(same[i] for same in which)]
+    }
+    bound = [{n for n, column in columns.items() if _same(site, column)} for site in made]
+    if not all(bound):
+        return {}
+    return {n: column for n, column in columns.items() if not any(n in same for same in bound)}
+
+
+def covariates(subject: Subject, batch: Batch) -> dict[str, Tensor]:
+    """The single numbers that the story is given of each row, ``(N,)`` each, by name.
+
+    Those of up to 20 in all; of an image that is given nothing is known by its pixels.
+    """
+    found = {}
+    for name, column in conditions(subject, batch).items():
+        names = entries(subject, name, column.shape[1])
+        found.update(zip(names, column.T, strict=True))
+    return found if len(found) <= FEW_ELEMENTS else {}
+
+
+def entries(subject: Subject, name: str, count: int) -> list[str]:
+    """What the numbers of an observation or a condition are called, ``count`` of them.
+
+    As the columns of the table they come from, if there are as many; else by their place.
+    """
+    told = subject.run.data.column_names
+    if count == 1:
+        return [name]
+    if told is not None and len(told) == count:
+        return list(told)
+    return [f"element {e} of {name}" for e in range(count)]
 
 
 def _same(site: Tensor, column: Tensor) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ppl_gen.inference.checks.observations import by_row, observed_rows
+from ppl_gen.inference.checks.observations import by_row, entries, observed_rows
 from ppl_gen.inference.checks.predictive import inflation
 from ppl_gen.inference.checks.subject import Check, Cost, Subject
 from ppl_gen.inference.estimators.pit import (
@@ -111,18 +111,25 @@ def uniform(
         status,
         "Each observation could be one more draw from what the story expects of it."
         if status == "pass"
-        else f"The {worst} is not distributed as the story expects it of rows it has not seen: a "
-        f"share of up to {tests[worst].distance:.0%} of them lies elsewhere.",
+        else f"The {worst} is {_otherwise(tests[worst])} than the story expects of a row that it has "
+        f"not seen: a share of up to {tests[worst].distance:.0%} of the rows lies elsewhere.",
         ""
         if status == "pass"
-        else "Look at it beside draws (plot_loo_pit of ArviZ): a hump at the middle says that the "
-        "story is too wide, a valley that it is too narrow, a slope that it is off to one side.",
+        else "See the predictive checks for what is missing; plot_loo_pit of ArviZ shows where its "
+        "values lie.",
         "Gelman et al. 2013; Vehtari et al. 2017",
         {
             "distrusted": [distrusted],
             **{f"distance of {n}": [t.distance, t.p_value] for n, t in tests.items()},
         },
     )
+
+
+def _otherwise(test: KolmogorovTest) -> str:
+    """In which way values are distributed otherwise than is expected."""
+    if abs(test.shift) >= abs(test.spread):
+        return "higher" if test.shift > 0 else "lower"
+    return "more spread out" if test.spread > 0 else "less spread out"
 
 
 def _transformed(
@@ -173,7 +180,7 @@ def _transformed(
         elif count == 1:
             named[name] = values[:, 0]
         else:
-            named.update({f"element {e} of {name}": values[:, e] for e in range(count)})
+            named.update(zip(entries(subject, name, count), values.T, strict=True))
     return named, torch.cat(shapes) if shapes else torch.zeros(0)
 
 

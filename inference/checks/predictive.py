@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ppl_gen.errors import DataError
-from ppl_gen.inference.checks.observations import observed_rows, replicates
+from ppl_gen.inference.checks import advice
+from ppl_gen.inference.checks.effects import Effects
+from ppl_gen.inference.checks.observations import covariates, entries, observed_rows, replicates
+from ppl_gen.inference.checks.statistic import CHANCE, Compared, Limits, Statistic, compared
 from ppl_gen.inference.checks.subject import Check, Cost, Subject
 from ppl_gen.inference.estimators.replicates import (
     FEW_ELEMENTS,
@@ -20,21 +24,21 @@ from ppl_gen.inference.estimators.replicates import (
     element_units,
     kind_of,
     pooled_statistics,
-    replicate_test,
     typical_distance,
 )
-from ppl_gen.inference.verdict import Finding, Status, grade
+from ppl_gen.inference.verdict import BY_CHANCE, Finding, Status, grade
+
+if TYPE_CHECKING:
+    from ppl_gen.inference.run import Run
 
 REPLICATES = 100
 LEAST_REPLICATES = 20  # with fewer no p-value is below 0.05
 NUMBERS = 500_000  # observed numbers that are looked at, of rows chosen by chance
 LEAST_ROWS = 20  # below, rows are too few to ask how they spread and how many surprise
 SURPRISING = 0.01
-CHANCE = 0.05
 RESAMPLES = 50
-SHOWN = 3  # statistics that a sentence names
+SHOWN, MOST_SHOWN = 3, 6  # statistics that a sentence tells of, and that it names
 
-Limits = tuple[float, float]
 CENTRE: Limits = (0.05, 0.2)
 TOGETHER: Limits = (0.15, 0.5)
 QUANTILES: Limits = (0.25, 1.0)
@@ -86,7 +90,11 @@ def prior_predictive(subject: Subject) -> Finding:
     mean, sd of each of <= 20 elements the element's sd, root mean square 0.1       0.4
     mean, sd of each of more elements  no element's sd below the typical  0.15      0.6
     the user's own                     what one row does to it            0.05      0.2
+    mean, scatter by what is given     sd of what that leaves open        0.15      0.4
     ================================== ================================== ========= =========
+
+    What is given are the columns that the story takes and does not observe: the last line shows an
+    effect of theirs that it lacks, see :class:`ppl_gen.inference.checks.effects.Effects`.
 
     What one row does to a statistic is its deviation over resampled rows times the root of their
     number, which of the mean is the deviation of the data. Whole numbers of up to 20 different
@@ -116,85 +124,6 @@ def inflation(subject: Subject) -> float:
     return 1.0 if subject.is_of_the_fit else math.sqrt(1 + subject.rows / max(1, known))
 
 
-@dataclass(frozen=True)
-class Statistic:
-    """A statistic of the data and of replicates.
-
-    Attributes:
-        name: Which it is.
-        unit: Of its distance, in words.
-        limits: Up to which distance it passes, and warns.
-        observed: Of the data.
-        replicated: Of replicates, ``(S,)``.
-        size: What a distance of 1 is.
-        distance: Where it is another than that of ``observed`` from the mean of ``replicated``.
-    """
-
-    name: str
-    unit: str
-    limits: Limits
-    observed: float
-    replicated: Tensor
-    size: float = 1.0
-    distance: float | None = None
-
-
-@dataclass(frozen=True)
-class Compared:
-    """How far a statistic of the data lies from that of replicates, and how often chance does.
-
-    Attributes:
-        chance: Within what distances from their mean 95 % of the replicates lie, from below and
-            from above; NaN if that is not known.
-    """
-
-    name: str
-    unit: str
-    limits: Limits
-    observed: float
-    replicated: float
-    distance: float
-    p_value: float
-    chance: tuple[float, float] = (math.nan, math.nan)
-
-    @property
-    def status(self) -> Status:
-        """What its distance is worth, if it is not by chance."""
-        return "pass" if self.p_value >= CHANCE else grade(self.distance, *self.limits)
-
-
-def compared(statistics: list[Statistic], inflation: float = 1.0) -> list[Compared]:
-    """Test statistics together, so that their number is allowed for."""
-    test = replicate_test(
-        torch.tensor([s.observed for s in statistics], dtype=torch.float64),
-        torch.stack([s.replicated.double() for s in statistics], 1),
-        torch.tensor([s.size for s in statistics], dtype=torch.float64),
-        inflation,
-    )
-    return [
-        Compared(
-            s.name,
-            s.unit,
-            s.limits,
-            s.observed,
-            s.replicated.double().mean().item(),
-            distance if s.distance is None else s.distance,
-            p_value,
-            _chance(s, inflation),
-        )
-        for s, distance, p_value in zip(
-            statistics, test.distance.tolist(), test.p_value.tolist(), strict=True
-        )
-    ]
-
-
-def _chance(statistic: Statistic, inflation: float) -> tuple[float, float]:
-    drawn = statistic.replicated.double()
-    apart = inflation * (drawn - drawn.mean()) / statistic.size
-    low, high = apart.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return low, high
-
-
 @dataclass
 class SiteStatistics:
     """What is gathered of one observed site.
@@ -202,6 +131,7 @@ class SiteStatistics:
     Attributes:
         name: Of the site.
         data: Rows of numbers, ``(N, E)``, NaN where nothing counts.
+        entries: What the E numbers are called.
         kind: What the numbers are.
         values: Of categories, those whose shares are looked at.
         pooled: Statistics of all numbers of replicates, ``(S,)`` each.
@@ -213,6 +143,7 @@ class SiteStatistics:
 
     name: str
     data: Tensor
+    entries: Sequence[str]
     kind: Kind = "real"
     values: Tensor | None = None
     pooled: dict[str, list[Tensor]] = field(default_factory=dict)
@@ -259,7 +190,11 @@ class SiteStatistics:
                 limits = QUANTILES
             elif name in ("minimum", "maximum"):
                 limits = EXTREMES
-            found.append(Statistic(f"{name} of {self.name}", unit, limits, observed, drawn, size))
+            found.append(
+                Statistic(
+                    f"{name} of {self.name}", unit, limits, observed, drawn, size, site=self.name
+                )
+            )
         for i, name in enumerate(("mean", "sd") if self.elements else ()):
             own, drawn, units = self._of_elements(i)
             observed, replicated = typical_distance(own, drawn, units)
@@ -267,12 +202,22 @@ class SiteStatistics:
             limits = COLUMNS if len(units) <= FEW_ELEMENTS else PIXELS
             name, unit = f"{name} of single elements of {self.name}", "of their deviation"
             found.append(
-                Statistic(name, unit, limits, observed.item(), replicated, distance=beyond)
+                Statistic(
+                    name,
+                    unit,
+                    limits,
+                    observed.item(),
+                    replicated,
+                    distance=beyond,
+                    where=self._farthest(i),
+                    site=self.name,
+                )
             )
         enough = int((~self.data.isnan()).sum()) >= LEAST_ROWS
         if enough and self.spread and torch.cat(self.spread).isfinite().all():
             name = f"spread of {self.name} about what is expected"
-            found.append(Statistic(name, "nats", SPREAD, 0.0, torch.cat(self.spread)))
+            drawn = torch.cat(self.spread)
+            found.append(Statistic(name, "nats", SPREAD, 0.0, drawn, site=self.name))
         return found
 
     def surprise(self) -> Compared | None:
@@ -287,7 +232,15 @@ class SiteStatistics:
         p_value = float(binomtest(found, len(self.data), level, alternative="greater").pvalue)
         name = f"share of surprising rows of {self.name}"
         return Compared(
-            name, "of the rows", SURPRISE, share, level, max(0.0, share - level), p_value
+            name,
+            "of the rows",
+            SURPRISE,
+            share,
+            level,
+            max(0.0, share - level),
+            p_value,
+            mend="Look at the least likely rows: the story may have seen nothing like them.",
+            site=self.name,
         )
 
     def details(self, chosen: Tensor) -> dict[str, list[float]]:
@@ -313,6 +266,15 @@ class SiteStatistics:
             torch.cat(self.pooled["sd"]).mean().item(), torch.cat(self.pooled["mean"]).std().item()
         )
         return max(own if own > 1e-6 * drawn else drawn, 1e-12)
+
+    def _farthest(self, i: int) -> str:
+        """The element whose mean or deviation is farthest from that of replicates."""
+        own, drawn, units = self._of_elements(i)
+        away = (own - drawn.mean(0)) / units
+        worst = int(away.abs().argmax())
+        above = away[worst].item()
+        word = ("above", "below") if i == 0 else ("larger", "smaller")
+        return f"{self.entries[worst]}: the data {abs(above):.2g} {word[above < 0]}"
 
     def _of_elements(self, i: int) -> tuple[Tensor, Tensor, Tensor]:
         """Mean or deviation of each element in the data, in replicates, and their units."""
@@ -386,45 +348,65 @@ def _predictive(subject: Subject, name: str, from_prior: bool) -> Finding:
     chosen, batch = subject.some(max(100, NUMBERS // _numbers_of_a_row(subject)))
     data = observed_rows(subject, batch, counted=True)
     local = {site.name: site.local for site in structure.observed}
+    tables = {n: _table(v[None], local[n])[0] for n, v in data.items() if not v.isnan().all()}
     sites = [
-        SiteStatistics(site, _table(value[None], local[site])[0])
-        for site, value in data.items()
-        if not value.isnan().all()
+        SiteStatistics(name, table, entries(subject, name, table.shape[1]))
+        for name, table in tables.items()
     ]
     if not sites:
         return subject.skipped(name, "All observations are missing.")
+    given = covariates(subject, batch)
+    follows = structure.has_codes and not from_prior
+    effects = [
+        Effects.of(site.name, site.data, given, follows) for site in sites if local[site.name]]
     own = OwnStatistics(subject, data)
     # Closed whatever a user's statistic raises: the pair's parameters are in force until then.
     with closing(replicates(subject, batch, draws, from_prior=from_prior)) as blocks:
         for block in blocks:
             own.take(block.values)
+            for effect in effects:
+                effect.take(_table(block.values[effect.site], True))
             for site in sites:
                 expected = block.expected.get(site.name)
                 site.take(
                     _table(block.values[site.name], local[site.name]),
                     None if expected is None else _table(expected, local[site.name]),
                 )
-    tested = [statistic for site in sites for statistic in site.statistics()]
-    found = compared([*tested, *own.statistics()], inflation(subject))
+    # Extremes have heavy tails, which would hide effects if these were tested together with them.
+    families = [[s for one in of_some for s in one.statistics()] for of_some in ([*sites, own], effects)]
+    found = compared([family for family in families if family], inflation(subject))
     found += [surprise for site in sites if (surprise := site.surprise()) is not None]
     made = "made from scratch" if from_prior else "replicated from the posterior"
-    return judged(
-        name, made, found, {k: v for site in sites for k, v in site.details(chosen).items()}
-    )
+    details = {k: v for site in sites for k, v in site.details(chosen).items()}
+    return judged(name, made, found, details, lambda one: _remedy(one, subject.run, from_prior))
 
 
-def judged(name: str, made: str, found: list[Compared], details: dict[str, list[float]]) -> Finding:
+def judged(
+    name: str,
+    made: str,
+    found: list[Compared],
+    details: dict[str, list[float]],
+    remedy: Callable[[Compared], str],
+) -> Finding:
     """The finding of some compared statistics: that of the worst of them.
+
+    An effect that the story lacks shows in many statistics. Where one by what the story is given is
+    as far off as any, it is the one that says what to mend.
 
     Args:
         name: Of the check.
         made: How the data were made that are compared.
         found: The statistics.
         details: Further figures.
+        remedy: What to do about one that is off.
     """
     order = sorted(found, key=_badness, reverse=True)
     worst = order[0]
-    off = [f"{one.name} by {one.distance:.2g} {one.unit}" for one in order if one.status != "pass"]
+    off = [one for one in order if one.status != "pass"]
+    effects = [one for one in off if one.where and one.mend and one.name.startswith("mean")]
+    leads = [one for one in effects if one.status == worst.status] + off
+    told = [one.told for one in off[:SHOWN]] + [one.name for one in off[SHOWN:MOST_SHOWN]]
+    more = len(off) - MOST_SHOWN
     each = {one.name: [one.observed, one.replicated, one.distance, one.p_value] for one in order}
     within = {f"chance and limits of {one.name}": [*one.chance, *one.limits] for one in order}
     return Finding(
@@ -434,10 +416,10 @@ def judged(name: str, made: str, found: list[Compared], details: dict[str, list[
         f"at most {worst.limits[0]:g}, or by chance",
         worst.status,
         f"Data {made} have the statistics of the data; farthest is the {worst.name}."
-        if worst.status == "pass"
-        else f"Data {made} are off in {'; '.join(off[:SHOWN])}"
-        + (f"; and in {len(off) - SHOWN} more." if len(off) > SHOWN else "."),
-        "" if worst.status == "pass" else _remedy(worst.name, made),
+        + (BY_CHANCE if grade(worst.distance, *worst.limits) != "pass" else "")
+        if not off
+        else f"Data {made} are off in {'; '.join(told)}" + (f"; {more} more." if more > 0 else "."),
+        remedy(leads[0]) if off else "",
         "Gelman et al. 1996",
         {**each, **within, **details},
     )
@@ -447,19 +429,22 @@ def _badness(one: Compared) -> tuple[int, bool, float]:
     return _ORDER.index(one.status), one.p_value < CHANCE, one.distance / one.limits[0]
 
 
-def _remedy(statistic: str, made: str) -> str:
-    if statistic.startswith("spread"):
-        return "Let the scale of the likelihood be learned, or look why latents do not follow data."
-    if statistic.startswith("share of surprising"):
-        return "Look at the least likely rows: the story may have seen nothing like them."
-    if made == "made from scratch":
-        return (
-            "If the posterior predictive is well, give the latents a prior that can follow the "
-            "data's (of a VAE, prior='vamp' or prior='flow'), or the scale that the data have."
-        )
+def _remedy(one: Compared, run: Run, from_prior: bool) -> str:
+    """What to do about a statistic that is off."""
+    change = advice.Advice.of(run)
+    law = run.structure.sites[one.site].law if one.site else ""
+    more = one.replicated < one.observed  # whether the data have more of it
+    if one.mend and not (one.name.startswith("scatter") and law in advice.OF_ONE_NUMBER):
+        return one.mend
+    if one.name.startswith("share of 0 ") and more and law.endswith(("Poisson", "Binomial")):
+        return advice.zeros(one.site, law)
+    if from_prior and run.structure.has_codes:
+        return f"If the posterior predictive is well, {change.prior}."
+    if one.name.startswith(("spread", "sd of", "share of 0 ")) and "elements" not in one.name:
+        return advice.spread(one.site, law, more, run.structure.has_codes)
     return (
-        "Fit for longer; if that does not help, choose a likelihood that can say what the data do "
-        "(of labels in M2: proportions='learned')."
+        "Fit for longer; if that does not help, choose a likelihood that can say what the data do"
+        f"{change.labels}."
     )
 
 

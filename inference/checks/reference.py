@@ -75,6 +75,17 @@ def _wasserstein(x: Tensor, y: Tensor) -> Tensor:
     return (x.quantile(at, 0) - y.quantile(at, 0)).abs().mean(0)
 
 
+@dataclass(frozen=True)
+class _Way:
+    """One way in which a guide may differ from a reference: what is said of it and its figure."""
+
+    sentence: str
+    status: Status
+    figure: float
+    unit: str
+    good: str
+
+
 def agreement(
     found: Distance, names: tuple[str, ...], left: int, rows: int, error: Tensor
 ) -> Finding:
@@ -83,7 +94,8 @@ def agreement(
     The figure is the largest distance of a latent's marginal, in posterior standard deviations,
     averaged over rows. It passes up to 0.1 and fails beyond 0.3; it fails, too, if a mean is off by
     more than 0.2 in the same direction over all rows, or a deviation by more than a factor of
-    1.2 (our limits: an interval that is to hold 90 % then holds less than 83 %).
+    1.2 (our limits: an interval that is to hold 90 % then holds less than 83 %). The figure is then
+    that of what decided.
 
     Args:
         found: The distances.
@@ -103,25 +115,38 @@ def agreement(
     figure = found.wasserstein[worst].item()
     shift, stretch = found.shift[far].item(), found.stretch[off].item()
     high, narrow = "high" if shift > 0 else "low", "narrow" if stretch < 1 else "wide"
-    judged: dict[str, Status] = {
-        f"the guide is too {narrow} in {names[off]}, by a factor of {stretch:.2f}": grade(
-            stretches[off].item(), *map(math.log, STRETCH)
+    ways = [
+        _Way(
+            f"the guide is too {narrow} in {names[off]}, by a factor of {stretch:.2f}",
+            grade(stretches[off].item(), *map(math.log, STRETCH)),
+            stretch,
+            f"of the deviation, {names[off]}",
+            f"from {1 / STRETCH[0]:.2f} to {STRETCH[0]:.2f}",
         ),
-        f"its mean of {names[far]} is too {high}, by {abs(shift):.2f} deviations": grade(
-            shifts[far].item(), *SHIFT
+        _Way(
+            f"the guide's mean of {names[far]} is too {high}, by {abs(shift):.2f} deviations",
+            grade(shifts[far].item(), *SHIFT),
+            abs(shift),
+            f"posterior sd, mean of {names[far]}",
+            f"at most {SHIFT[0]:g}",
         ),
-        f"its draws of {names[worst]} lie {figure:.2f} posterior deviations from those of "
-        "Hamiltonian chains": grade(figure, 0.1, 0.3),
-    }
-    status: Status = next((s for s in ("fail", "warn") if s in judged.values()), "pass")
-    said = [sentence for sentence, of in judged.items() if of == status] or list(judged)
-    sentence = said[-1] if status == "pass" else ", and ".join(said)
-    sentence = sentence.replace("its", "the guide's", 1) if sentence.startswith("its") else sentence
+        _Way(
+            f"the guide's draws of {names[worst]} lie {figure:.2f} posterior deviations from those "
+            "of Hamiltonian chains",
+            grade(figure, 0.1, 0.3),
+            figure,
+            "posterior sd",
+            "at most 0.1",
+        ),
+    ]
+    status: Status = next((s for s in ("fail", "warn") if any(w.status == s for w in ways)), "pass")
+    wrong = ways[-1:] if status == "pass" else [way for way in ways if way.status == status]
+    sentence = ", and ".join(way.sentence for way in wrong)
     return Finding(
         "reference",
-        figure,
-        "posterior sd",
-        "at most 0.1",
+        wrong[0].figure,
+        wrong[0].unit,
+        wrong[0].good,
         status,
         f"{sentence[0].upper()}{sentence[1:]}"
         + (f" ({left} of {rows} rows left out: chains had not come to rest)." if left else "."),

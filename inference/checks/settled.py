@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -21,6 +23,9 @@ from ppl_gen.inference.history import History
 from ppl_gen.inference.iterates import Iterates
 from ppl_gen.inference.shared import moved, shared_draws
 from ppl_gen.inference.verdict import Finding, Status, grade
+
+if TYPE_CHECKING:
+    from ppl_gen.inference.run import Run
 
 # Fewest blocks of steps: less than this tells nothing of a slope.
 STEPS = 32
@@ -40,10 +45,20 @@ def at_rest(subject: Subject) -> list[Finding]:
         return [subject.skipped(name, reason) for name in ("settled", "R-hat")]
     matched = run.settings.objective not in ("auto", "elbo")
     chosen = run.settings.chooses_by_validation(run.structure.has_codes)
-    return [
+    found = [
         settled(run.iterates, run.history, matched, chosen),
         posterior_at_rest(subject, run.iterates),
     ]
+    return [_told_the_end(finding, run) for finding in found]
+
+
+def _told_the_end(finding: Finding, run: Run) -> Finding:
+    """The finding; of a fit that was to stop by itself and did not, with a sentence that says so."""
+    ran_out = run.settings.stop == "settled" and len(run.history) == run.settings.epochs
+    if not ran_out or finding.status not in ("warn", "fail"):
+        return finding
+    end = f" It was to stop once it had settled, and had not after {len(run.history)} epochs."
+    return replace(finding, meaning=finding.meaning + end)
 
 
 def settled(
@@ -97,7 +112,7 @@ def settled(
         if matched and status == "fail":
             status = "warn"
         sources = "Dhaka et al. 2020; Welandawe et al. 2022"
-        good = "at most 0.1 nats"
+        good = "at most 0.1 nats, or by chance"
         return Finding("settled", gain, "nats", good, status, sentence, remedy, sources, details)
 
     as_far = "going as far again, at the slope before the learning rate fell,"
@@ -182,11 +197,14 @@ def posterior_at_rest(subject: Subject, iterates: Iterates) -> Finding:
     details = {"moved": [drift], "last step": [off], "ess": [ess]}
     remedy = "" if status == "pass" else "Fit for more epochs."
     whose = "The posterior of the latents that all data share"
-    how_far = "by an unknown amount" if math.isnan(drift) else f"by {drift:.2g} of its deviation"
     sentence = (
         f"{whose} was at rest before the learning rate fell."
         if rest
-        else f"{whose} moved {how_far} from one half of the last iterates to the other."
+        else f"{whose} had not come to rest; how far it moved is not known, as only some of its "
+        "parameters were recorded."
+        if math.isnan(drift)
+        else f"{whose} moved by {drift:.2g} of its deviation from one half of the last iterates to "
+        "the other."
     )
     if off > 0.5 and status != "fail":
         status, remedy = ("warn" if off <= 1 else "fail"), "Lower learning_rate, or let it fall."

@@ -82,16 +82,22 @@ class Subject:
 
     @cached_property
     def seconds_each(self) -> float:
-        """Seconds that guide and model take to draw and weigh one draw of one row."""
-        rows, draws = min(self.rows or 1, 256), 16
+        """Seconds that guide and model take to draw and weigh one draw of one row.
+
+        Of as many draws as take a time that is not all overhead.
+        """
+        rows, seconds, draws = min(self.rows or 1, 256), 0.0, 4
         with self.run.pair.active(), seeded(self.seed):
             sampler = Sampler(self.run.pair, self.run.structure, self.run.kwargs)
             part = next(sampler.window.slices(self.batch, rows))
             with sampler.window.showing(self.batch, part) as shown:
                 sampler.draw(shown, draws)
-                begun = time.perf_counter()
-                sampler.draw(shown, draws)
-        return (time.perf_counter() - begun) / (rows * draws)
+                while seconds < 0.02 and draws < 256:
+                    draws *= 4
+                    begun = time.perf_counter()
+                    sampler.draw(shown, draws)
+                    seconds = time.perf_counter() - begun
+        return seconds / (rows * draws)
 
     def some(self, count: int) -> tuple[Tensor, Batch]:
         """Some of the rows, chosen by chance where there are more: numbers and batch."""

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from ppl_gen.inference.checks.advice import Advice
 from ppl_gen.inference.checks.subject import Check, Cost, Subject
 from ppl_gen.inference.estimators import Evidence, khat_threshold
 from ppl_gen.inference.passes import evidence_of, joint_evidence_of
@@ -40,17 +41,31 @@ def posterior_findings(subject: Subject) -> list[Finding]:
         )
     if reason:
         return [subject.skipped(name, reason) for name in names]
+    advice = Advice.of(run)
     if not local:
-        rows = max(1, subject.rows)
-        # One tail for all data: more draws cost little and tell it better.
-        draws = max(subject.draws, min(10 * subject.draws, 10**7 // rows))
         found = joint_evidence_of(
-            run, subject.data, draws, memory=subject.memory, seed=subject.seed
+            run, subject.data, _draws(subject), memory=subject.memory, seed=subject.seed
         )
-        return [evidence(found, "evidence of all data"), gap(found), joint_khat(found)]
+        return [evidence(found, "evidence of all data"), gap(found, advice), joint_khat(found, advice)]
     found = evidence_of(run, subject.data, subject.draws, memory=subject.memory, seed=subject.seed)
     named = "predictive density" if structure.has_globals else "evidence"
-    return [evidence(found, f"{named} per datum"), gap(found), khat(found, subject.numbers)]
+    return [
+        evidence(found, f"{named} per datum"),
+        gap(found, advice),
+        khat(found, subject.numbers, advice),
+    ]
+
+
+def _draws(subject: Subject) -> int:
+    """How many draws to weigh: of one tail for all data more cost little, and tell it better."""
+    if any(site.local for site in subject.run.structure.latents):
+        return subject.draws
+    return max(subject.draws, min(10 * subject.draws, 10**7 // max(1, subject.rows)))
+
+
+def _cost(subject: Subject) -> Cost:
+    draws = _draws(subject)
+    return Cost(f"{draws:,} draws of {subject.rows:,} rows", draws * subject.rows)
 
 
 def _estimated(subject: Subject) -> list[Finding]:
@@ -101,7 +116,7 @@ def evidence(found: Evidence, named: str) -> Finding:
     )
 
 
-def gap(found: Evidence) -> Finding:
+def gap(found: Evidence, advice: Advice) -> Finding:
     r"""Mean distance from the ELBO up to the evidence, in nats: KL(q(z|x) || p(z|x)).
 
     It passes up to 0.5 nats, where guide and posterior differ by at most 0.5 in total variation
@@ -125,13 +140,15 @@ def gap(found: Evidence) -> Finding:
         ""
         if figure <= 0.5
         else "Weigh its draws (log_p - log_q in sample_stats) before you use them; fit for "
-        "longer, or give the guide more room (of a VAE, posterior='full').",
+        f"longer, or {advice.correlations}.",
         "Pinsker's inequality; Cremer et al. 2018",
         {"largest": [found.gap.max().item()]},
     )
 
 
-def khat(found: Evidence, numbers: Tensor | None = None) -> Finding:
+def khat(
+    found: Evidence, numbers: Tensor | None = None, advice: Advice = Advice()
+) -> Finding:
     """Share of data whose importance weights have too heavy a tail, by Pareto k-hat.
 
     It passes up to 5 % of the data and fails beyond 20 % (our limits); the threshold of a datum is
@@ -143,6 +160,7 @@ def khat(found: Evidence, numbers: Tensor | None = None) -> Finding:
     Args:
         found: The weights' evidence, and k-hat, of each row.
         numbers: What the rows are called, ``(N,)``; by default they are numbered from 0.
+        advice: What can be changed of the guide.
 
     Reference:
         Vehtari et al. (2024), https://arxiv.org/abs/1507.02646; Yao et al. (2018),
@@ -172,8 +190,8 @@ def khat(found: Evidence, numbers: Tensor | None = None) -> Finding:
         "draws cannot be reweighed.",
         ""
         if share <= 0.05
-        else f"Distrust the latents of rows such as {numbers[worst].tolist()}; give "
-        "the guide heavier tails or more room (of a VAE, posterior='full').",
+        else f"Distrust the latents of rows such as {numbers[worst].tolist()}; give the guide "
+        f"heavier tails, or {advice.correlations}.",
         "Vehtari et al. 2024; Yao et al. 2018",
         {
             "worst rows": numbers[worst].double().tolist(),
@@ -197,7 +215,7 @@ def _of_each(found: Evidence, numbers: Tensor) -> dict[str, list[float]]:
     }
 
 
-def joint_khat(found: Evidence) -> Finding:
+def joint_khat(found: Evidence, advice: Advice) -> Finding:
     """Pareto k-hat of the weights of the global latents, one figure for all data.
 
     It passes below 0.5, and fails above the threshold for so many draws unless the gap is below
@@ -224,8 +242,7 @@ def joint_khat(found: Evidence) -> Finding:
         "cannot be reweighed.",
         ""
         if status == "pass"
-        else "Take more draws, fit for longer, or take a guide with correlations, such as "
-        "AutoMultivariateNormal.",
+        else f"Take more draws, fit for longer, or {advice.correlations}.",
         "Yao et al. 2018",
         {"draws": [float(found.draws)]},
     )
@@ -235,7 +252,5 @@ WEIGHTS = Check(
     "how near is the guide, by the weights of its draws",
     ("evidence", "gap", "k-hat"),
     posterior_findings,
-    lambda subject: Cost(
-        f"{subject.draws:,} draws of {subject.rows:,} rows", subject.draws * subject.rows
-    ),
+    _cost,
 )

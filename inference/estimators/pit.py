@@ -95,10 +95,14 @@ class KolmogorovTest:
     Attributes:
         distance: The largest between their distribution function and the diagonal, from 0 to 1.
         p_value: How often uniform numbers lie as far from it.
+        shift: By how much their mean exceeds a half, in deviations of a uniform number.
+        spread: By how much their deviation exceeds that of uniform numbers, as a share of it.
     """
 
     distance: float
     p_value: float
+    shift: float
+    spread: float
 
 
 def kolmogorov_test(numbers: Tensor, inflation: float = 1.0) -> KolmogorovTest:
@@ -123,4 +127,9 @@ def kolmogorov_test(numbers: Tensor, inflation: float = 1.0) -> KolmogorovTest:
     from scipy.stats import kstwo
 
     distance = from_uniform(numbers.clamp(0, 1)[:, None]).item()
-    return KolmogorovTest(distance, float(kstwo.sf(distance / inflation, numbers.numel())))
+    p_value = float(kstwo.sf(distance / inflation, numbers.numel()))
+    scale = 12**0.5
+    shift = scale * (numbers.mean().item() - 0.5)
+    return KolmogorovTest(
+        distance, p_value, shift, scale * numbers.std(correction=0).item() - 1
+    )

@@ -124,7 +124,7 @@ def test_what_a_diagonal_guide_misses_is_laid_to_the_family_and_its_correlations
 
     assert found["approximation gap"].figure == pytest.approx(missed, abs=0.1)
     assert found["approximation gap"].status in ("warn", "fail")
-    assert "correlations" in found["approximation gap"].remedy
+    assert "how its latents go together" in found["approximation gap"].remedy
     assert found["amortisation gap"].status == "pass"
     assert found["reference"].status == "fail"
 

@@ -19,6 +19,7 @@ from ppl_gen.inference.checks.pit import loo_pit
 from ppl_gen.inference.checks.predictive import posterior_predictive, prior_predictive
 from ppl_gen.inference.checks.subject import Subject
 from ppl_gen.inference.estimators import ClassifierTest
+from ppl_gen.inference.estimators.contrasts import centred, contrasts_of, effects
 from ppl_gen.inference.estimators.labels import LabelTest, label_test
 from ppl_gen.inference.estimators.pit import kolmogorov_test, leave_one_out, transforms
 from ppl_gen.inference.estimators.replicates import (
@@ -488,3 +489,132 @@ def test_how_much_is_kept_of_a_label_is_counted_above_chance() -> None:
     assert half.status == "warn"
     assert kept(LabelTest(0.9, 0.5, 0.1, 0.3, 10)).status == "pass"
     assert kept(LabelTest(0.9, 0.1, 0.1, 1e-6, 200)).status == "fail"
+
+
+HOURS, SCHOOL = drawn(400, seed=21), torch.arange(400) % 8
+LEVEL, SLOPE = drawn(8, seed=22), drawn(8, seed=23)
+NOISE = drawn(400, seed=24)
+
+
+def schools(hours: Tensor, school: Tensor, score: Tensor) -> None:
+    """A level for each school, one slope for all, and noise of one size; exact where that is so."""
+    with pyro.plate("rows", len(hours)):
+        loc = LEVEL[school] + pyro.param("slope", torch.tensor(0.5)) * hours
+        pyro.sample("score", dist.Normal(loc, 1.0), obs=score)
+
+
+def no_guide(hours: Tensor, school: Tensor, score: Tensor) -> None:
+    """There is nothing to guide."""
+
+
+def replicated(score: Tensor, draws: int = 100) -> Any:
+    """The posterior predictive finding of the schools' story on these scores."""
+    run = as_it_is((schools, no_guide), (HOURS, SCHOOL, score))
+    return posterior_predictive(Subject(run, (HOURS, SCHOOL, score), draws=draws))
+
+
+@pytest.mark.parametrize(
+    ("score", "named", "remedy"),
+    [
+        (
+            LEVEL[SCHOOL] + 0.5 * HOURS + 0.5 * SLOPE[SCHOOL] * HOURS + NOISE,
+            "mean of score along hours by school",
+            "Let each school have a slope of its own, by which score follows hours.",
+        ),
+        (
+            LEVEL[SCHOOL] + 0.5 * HOURS + 0.4 * (HOURS**2 - 1) + NOISE,
+            "mean of score along hours",
+            "as on a curve",
+        ),
+        (
+            LEVEL.flip(0)[SCHOOL] + 0.5 * HOURS + NOISE,
+            "mean of score by school",
+            "Let each school have a level of score of its own.",
+        ),
+        (
+            LEVEL[SCHOOL] + 0.5 * HOURS + NOISE * (0.5 * HOURS).exp() / math.exp(0.25),
+            "scatter of score along hours",
+            "Let the scale of score depend on hours.",
+        ),
+    ],
+)
+def test_an_effect_that_the_story_lacks_is_found_and_named(
+    score: Tensor, named: str, remedy: str
+) -> None:
+    finding = replicated(score)
+
+    assert finding.status in ("warn", "fail")
+    assert named in finding.meaning
+    assert remedy in finding.remedy
+
+
+def test_a_story_that_lacks_no_effect_passes_as_often_as_it_should() -> None:
+    found = [replicated(LEVEL[SCHOOL] + 0.5 * HOURS + drawn(400, seed=s)) for s in range(40, 60)]
+
+    assert sum(finding.status == "pass" for finding in found) >= 18
+
+
+def test_the_scatter_of_all_rows_is_none_of_an_effect() -> None:
+    """Counts that vary more than a Poisson law's do so in every group."""
+    finding = replicated(LEVEL[SCHOOL] + 0.5 * HOURS + 2 * NOISE)
+
+    assert finding.status == "fail"
+    assert "sd of score" in finding.meaning
+    assert finding.remedy.startswith("Let the scale of score be learned")
+
+
+def counted(x: Tensor) -> None:
+    """One rate for all."""
+    with pyro.plate("rows", len(x)):
+        pyro.sample("x", dist.Poisson(pyro.param("rate", torch.tensor(3.0))), obs=x)
+
+
+def nothing(x: Tensor) -> None:
+    """There is nothing to guide."""
+
+
+def test_counts_that_vary_more_than_their_law_are_told_which_law_does() -> None:
+    rate = torch.distributions.Gamma(1.0, 1 / 3).sample((500,))
+    x = torch.poisson(rate, generator=torch.Generator().manual_seed(0))
+
+    finding = posterior_predictive(Subject(as_it_is((counted, nothing), x), x, draws=100))
+
+    assert finding.status == "fail"
+    assert "GammaPoisson" in finding.remedy
+    assert "scale of x be learned" not in finding.remedy
+
+
+def test_contrasts_are_orthonormal_and_give_back_the_effects_that_are_there() -> None:
+    found = {c.name: c for c in contrasts_of({"hours": HOURS, "school": SCHOOL.float()})}
+
+    assert set(found) == {"along hours", "by school", "along hours by school"}
+    for contrast in found.values():
+        gram = contrast.functions.T @ contrast.functions / len(HOURS)
+        assert_close(gram, torch.eye(len(gram), dtype=torch.float64))
+    # Levels of groups, in deviations of the rest, come back by their shares of the rows.
+    rest = NOISE.double()
+    by_school = found["by school"]
+    rest = rest - by_school.functions @ (by_school.functions.T @ rest) / 400
+    rest = rest / rest.square().mean().sqrt()
+    level = LEVEL.double() - LEVEL.double().mean()
+    mean, _ = effects(centred((level[SCHOOL] + rest)[None, :, None]), by_school)
+    assert_close(mean[0, :, 0] / by_school.shares.sqrt(), level)
+    # One slope for all is none that differs by school; and neither are levels.
+    slopes, _ = effects(
+        centred((level[SCHOOL] + 3 * HOURS.double() + rest)[None, :, None]),
+        found["along hours by school"],
+    )
+    alone, _ = effects(centred(rest[None, :, None]), found["along hours by school"])
+    assert_close(slopes, alone)
+
+
+def test_numbers_that_cannot_part_rows_make_no_contrast() -> None:
+    assert contrasts_of({"one": torch.ones(50)}) == []
+    assert contrasts_of({"none": torch.full((50,), math.nan)}) == []
+    assert [c.name for c in contrasts_of({"a": drawn(50), "twice": 2 * drawn(50)})] == [
+        "along a",
+        "along twice",
+        "along twice times a",
+    ]
+    many = {str(i): drawn(50, seed=i) for i in range(8)}
+    assert all(len(c.names) == 1 for c in contrasts_of(many))

@@ -1,0 +1,115 @@
+"""What a user can change of a story of this kind, in words that name its own parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pyro.infer.autoguide import AutoGuide, AutoIAFNormal, AutoMultivariateNormal
+
+from ppl_gen.autoguides import Globals
+from ppl_gen.component import Component
+
+if TYPE_CHECKING:
+    from ppl_gen.inference.run import Run
+
+# Laws whose spread follows from their mean, so that there is no scale to learn.
+OF_ONE_NUMBER = ("Poisson", "Binomial", "Geometric", "Exponential", "Bernoulli", "Categorical")
+WIDER = {
+    "Poisson": "GammaPoisson (negative binomial)",
+    "Binomial": "BetaBinomial",
+    "Geometric": "NegativeBinomial",
+    "Exponential": "Gamma",
+}
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What can be changed of the guide of some kind of story, as ends of sentences.
+
+    Attributes:
+        correlations: By which its latents can go together.
+        another_shape: By which it can be skewed, or have several humps.
+        better_means: By which it finds the centre of each posterior.
+        prior: By which the latents of new rows are more like those of the data.
+        labels: What a story with labels can change besides, in brackets; else empty.
+        amortised: Whether an encoder reads the latents of a row off its data.
+    """
+
+    correlations: str = "draw its latents together, from a MultivariateNormal or through a flow"
+    another_shape: str = "give the guide a mixture or a flow as its law"
+    better_means: str = "fit for longer, or give the encoder more units or layers"
+    prior: str = "give the latents a prior that can follow the data's, or the scale they have"
+    labels: str = ""
+    amortised: bool = True
+
+    @classmethod
+    def of(cls, run: Run) -> Advice:
+        """That for the guide of a run."""
+        posterior, guide = asked_for(run, "posterior"), run.pair.guide
+        alone = run.structure.keeps_rows or isinstance(guide, AutoGuide)
+        amortised = run.structure.has_codes and not alone
+        means, prior = cls.better_means, cls.prior
+        if not amortised:
+            means = "fit for longer, at a lower learning rate at the end"
+        if isinstance(asked_for(run, "prior"), str):
+            prior = "take prior='vamp' or prior='flow', or give the prior the scale of the codes"
+        if posterior is not None:
+            globals_ = isinstance(getattr(run.story, "globals", None), Globals)
+            flow = "AutoIAFNormal" if globals_ else "flow"
+            fuller = f"take posterior={flow!r}" if posterior == "full" else "take posterior='full'"
+            shape = f"take posterior={flow!r}, or a larger one if it is"
+            labels = " (of its labels: proportions='learned')" if asked_for(run, "classes") else ""
+            return cls(fuller, shape, means, prior, labels, amortised)
+        if isinstance(guide, AutoIAFNormal):
+            layers = "take a flow of more layers, or write the story with other coordinates"
+            return cls(layers, layers, means, amortised=False)
+        if isinstance(guide, AutoMultivariateNormal):
+            flow = "take AutoIAFNormal, or write the story with other coordinates"
+            return cls(flow, flow, means, amortised=False)
+        if isinstance(guide, AutoGuide):
+            kind = type(guide).__name__
+            fuller = f"take AutoMultivariateNormal in place of {kind}"
+            shape = f"take AutoMultivariateNormal or AutoIAFNormal in place of {kind}"
+            return cls(fuller, shape, means, amortised=False)
+        return cls(better_means=means, prior=prior, amortised=amortised)
+
+
+def asked_for(run: Run, argument: str) -> Any:
+    """What a story of ours was given for an argument; None for any other story."""
+    story = run.story
+    if not isinstance(story, Component) or not type(story).__module__.startswith("ppl_gen."):
+        return None
+    return story.arguments.get(argument)
+
+
+def sentence(end: str) -> str:
+    """The end of a sentence as one of its own."""
+    return end[:1].upper() + end[1:]
+
+
+def spread(site: str, law: str, more: bool, codes: bool) -> str:
+    """What lets observations of a site vary more or less than its law does."""
+    if law in OF_ONE_NUMBER:
+        wider = f", such as {WIDER[law]}" if more and law in WIDER else ""
+        return (
+            f"A {law} law has no scale of its own: take one for {site} that varies "
+            f"{'more' if more else 'less'}{wider}, or tell its mean by more of what is known."
+        )
+    known = (
+        "see why its latents do not follow the data"
+        if codes
+        else f"take a law for {site} with heavier tails, such as StudentT"
+        if more
+        else "fit for longer"
+    )
+    return f"Let the scale of {site} be learned, if it is not; if it is, {known}."
+
+
+def zeros(site: str, law: str) -> str:
+    """What makes more zeros than a law of counts does."""
+    return (
+        f"Take a law for {site} that makes more zeros than {law} does, such as GammaPoisson "
+        "(negative binomial) or ZeroInflatedPoisson."
+    )
+
