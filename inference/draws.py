@@ -47,4 +47,3 @@ class Draws:
     def divergence(self) -> Tensor:
         """Of the guide from the prior of the local latents, at each draw, in nats, ``(S, N)``."""
         return self.log_q - self.log_prior
-

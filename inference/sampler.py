@@ -47,7 +47,7 @@ class Sampler:
 
     All draws of a batch are made at once, under one more plate to the left of the program's own.
     A program that does not bear it (one that reshapes without regard to batch dimensions, say) is
-    found out on the first batch, by replaying two of the draws alone, and is then mapped over draws,
+    found out on the first batch, by replaying two of the draws alone. It is then mapped over draws,
     or run draw by draw if it does what cannot be mapped.
 
     Which of the data the programs see is chosen by its :class:`Window`.

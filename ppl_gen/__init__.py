@@ -24,6 +24,7 @@ from ppl_gen.inference import (
     load,
     to_arviz,
 )
+from ppl_gen.report import write_report
 from ppl_gen.story import Story
 
 __version__ = "0.1.0"
@@ -48,4 +49,5 @@ __all__ = [
     "fit",
     "load",
     "to_arviz",
+    "write_report",
 ]

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = {
     heading: re.findall(r"```python\n(.*?)```", text, re.DOTALL)
@@ -100,8 +102,38 @@ def test_conditions_are_changed_and_seen_parts_completed(tmp_path: Path) -> None
 
 def test_the_own_story_and_the_tree_for_arviz_run(tmp_path: Path) -> None:
     """The second builds on the first, as a reader would type them."""
-    blocks = BLOCKS["Your own story"] + BLOCKS["ArviZ, for any Pyro program"]
+    blocks = [BLOCKS["Your own story"][0], *BLOCKS["ArviZ, for any Pyro program"]]
     said = run("\n".join(blocks), tmp_path)
 
     assert "verdict:" in said
     assert "weight[0]" in said
+    assert (tmp_path / "story.html").is_file()
+
+
+def test_a_table_is_fitted_by_commands_and_what_the_story_lacks_is_named(tmp_path: Path) -> None:
+    """Schools have slopes of their own, of which the story knows nothing."""
+    (tmp_path / "scores.py").write_text(BLOCKS["Your own story"][1])
+    chance = np.random.default_rng(0)
+    hours, school = chance.normal(size=300), np.arange(300) % 8
+    score = (school % 2) * hours + chance.normal(size=300)
+    rows = [f"{h:.4f},{s},{y:.4f}" for h, s, y in zip(hours, school, score, strict=True)]
+    (tmp_path / "scores.csv").write_text("\n".join(["hours,school,score", *rows]) + "\n")
+    said = ""
+    for command in (
+        "fit scores.py --data scores.csv --target score --learning-rate 0.02 --epochs 200 "
+        "--out runs/scores",
+        "check runs/scores --story scores.py",
+        "report runs/scores --story scores.py",
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "ppl_gen", *command.split()],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            timeout=600,
+        )
+        assert done.returncode == int(command.startswith("check")), done.stdout + done.stderr
+        said += " ".join(done.stdout.split())
+
+    assert "Let each school have a slope of its own, by which score follows hours." in said
+    assert (tmp_path / "runs" / "scores" / "report.html").is_file()

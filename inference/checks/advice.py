@@ -75,6 +75,9 @@ class Advice:
         return cls(better_means=means, prior=prior, amortised=amortised)
 
 
+GENERIC = Advice()
+
+
 def asked_for(run: Run, argument: str) -> Any:
     """What a story of ours was given for an argument; None for any other story."""
     story = run.story
@@ -112,4 +115,3 @@ def zeros(site: str, law: str) -> str:
         f"Take a law for {site} that makes more zeros than {law} does, such as GammaPoisson "
         "(negative binomial) or ZeroInflatedPoisson."
     )
-

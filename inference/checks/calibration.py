@@ -161,7 +161,9 @@ def uniform(found: Ranked, advice: Advice, by_fits: bool = False) -> Finding:
                 f" Ranks of the log-likelihood, which add up what is wrong in all dimensions, are "
                 f"off by {added:.2g}, of which up to {LIKELIHOOD_WITHIN[0]:g} passes."
             )
-    meaning, remedy = (passes, "") if statuses[worst] == "pass" else _direction(found, worst, advice)
+    meaning, remedy = (
+        (passes, "") if statuses[worst] == "pass" else _direction(found, worst, advice)
+    )
     return Finding(
         "calibration",
         tested.distance[worst].item(),

@@ -135,9 +135,7 @@ def closeness(subject: Subject) -> list[Finding]:
     return [
         divergence(between, rows, local),
         amortisation_gap(gains[tied], local, found.names, advice),
-        approximation_gap(
-            between, gains[tied], gains.get(True) if not tied else None, advice
-        ),
+        approximation_gap(between, gains[tied], gains.get(True) if not tied else None, advice),
     ]
 
 
@@ -242,6 +240,7 @@ def amortisation_gap(
         + (", over all rows." if len(found.gain) > 1 else ".")
     )
     encoder = local and advice.amortised
+    how = "to each datum" if local else "anew"
     whose = (
         "an encoder that all data share" if encoder else "a fit that has not found the best guide"
     )
@@ -251,7 +250,7 @@ def amortisation_gap(
         "nats",
         "at most 0.25 nats, or by chance",
         status,
-        f"A guide of the same family, fitted {'to each datum' if local else 'anew'}, would win {figure:.2f} ± {error:.2g} "
+        f"A guide of the same family, fitted {how}, would win {figure:.2f} ± {error:.2g} "
         f"nats, which {whose} has lost." + (common if status != "pass" else "")
         if figure > -3 * error
         else "A guide of the same family that was fitted anew ended no better than this one.",
@@ -302,8 +301,7 @@ def approximation_gap(
         "at most 0.5 nats, or by chance",
         status,
         f"The family of the guide misses {figure:.2f} ± {error:.2g} nats of the posterior even at "
-        "its best"
-        + (f"; {won:.2f} of them are correlations of the latents." if tied else "."),
+        "its best" + (f"; {won:.2f} of them are correlations of the latents." if tied else "."),
         ""
         if status == "pass"
         else f"Let the guide say how its latents go together: {advice.correlations}."

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from ppl_gen.errors import StoryError
-from ppl_gen.inference.checks.advice import Advice, sentence
+from ppl_gen.inference.checks.advice import GENERIC, Advice, sentence
 from ppl_gen.inference.checks.subject import Check, Cost, Subject
 from ppl_gen.inference.codes import (
     LEAST_ROWS,
@@ -143,7 +143,7 @@ def information(found: Split) -> Finding:
     )
 
 
-def marginal(found: Split, advice: Advice = Advice()) -> Finding:
+def marginal(found: Split, advice: Advice = GENERIC) -> Finding:
     r"""How far the codes of all data together are from the prior: KL(q(z) || p(z)), in nats.
 
     What is lost of the ELBO as the prior is in places where no code is, holes, or codes where no
@@ -170,9 +170,7 @@ def marginal(found: Split, advice: Advice = Advice()) -> Finding:
         status,
         f"The codes of all data lie {figure:.2f} ± {found.error:.2g} nats from the prior"
         + ("." if status == "pass" else ": draws of the prior are decoded where no data are."),
-        ""
-        if status == "pass"
-        else f"{sentence(advice.prior)}.",
+        "" if status == "pass" else f"{sentence(advice.prior)}.",
         "Hoffman and Johnson 2016",
         {"KL": [found.kl], "mutual information": [found.information]},
     )
@@ -188,7 +186,7 @@ def _without_codes(subject: Subject) -> str:
 def matches_prior(
     classified: Mapping[str, ClassifierTest],
     discrepancies: Mapping[str, TwoSample],
-    advice: Advice = Advice(),
+    advice: Advice = GENERIC,
 ) -> Finding:
     r"""How well a classifier tells codes of the data from draws of the prior, 0.5 being chance.
 

@@ -111,8 +111,8 @@ def uniform(
         status,
         "Each observation could be one more draw from what the story expects of it."
         if status == "pass"
-        else f"The {worst} is {_otherwise(tests[worst])} than the story expects of a row that it has "
-        f"not seen: a share of up to {tests[worst].distance:.0%} of the rows lies elsewhere.",
+        else f"The {worst} is {_otherwise(tests[worst])} than the story expects of a row that it "
+        f"has not seen: a share of up to {tests[worst].distance:.0%} of the rows lies elsewhere.",
         ""
         if status == "pass"
         else "See the predictive checks for what is missing; plot_loo_pit of ArviZ shows where its "

@@ -358,7 +358,8 @@ def _predictive(subject: Subject, name: str, from_prior: bool) -> Finding:
     given = covariates(subject, batch)
     follows = structure.has_codes and not from_prior
     effects = [
-        Effects.of(site.name, site.data, given, follows) for site in sites if local[site.name]]
+        Effects.of(site.name, site.data, given, follows) for site in sites if local[site.name]
+    ]
     own = OwnStatistics(subject, data)
     # Closed whatever a user's statistic raises: the pair's parameters are in force until then.
     with closing(replicates(subject, batch, draws, from_prior=from_prior)) as blocks:
@@ -373,7 +374,9 @@ def _predictive(subject: Subject, name: str, from_prior: bool) -> Finding:
                     None if expected is None else _table(expected, local[site.name]),
                 )
     # Extremes have heavy tails, which would hide effects if these were tested together with them.
-    families = [[s for one in of_some for s in one.statistics()] for of_some in ([*sites, own], effects)]
+    families = [
+        [s for one in of_some for s in one.statistics()] for of_some in ([*sites, own], effects)
+    ]
     found = compared([family for family in families if family], inflation(subject))
     found += [surprise for site in sites if (surprise := site.surprise()) is not None]
     made = "made from scratch" if from_prior else "replicated from the posterior"

@@ -53,7 +53,7 @@ def at_rest(subject: Subject) -> list[Finding]:
 
 
 def _told_the_end(finding: Finding, run: Run) -> Finding:
-    """The finding; of a fit that was to stop by itself and did not, with a sentence that says so."""
+    """The finding; of a fit that was to stop by itself and did not, it says so as well."""
     ran_out = run.settings.stop == "settled" and len(run.history) == run.settings.epochs
     if not ran_out or finding.status not in ("warn", "fail"):
         return finding

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ppl_gen.inference.checks.advice import Advice
+from ppl_gen.inference.checks.advice import GENERIC, Advice
 from ppl_gen.inference.checks.subject import Check, Cost, Subject
 from ppl_gen.inference.estimators import Evidence, khat_threshold
 from ppl_gen.inference.passes import evidence_of, joint_evidence_of
@@ -46,7 +46,11 @@ def posterior_findings(subject: Subject) -> list[Finding]:
         found = joint_evidence_of(
             run, subject.data, _draws(subject), memory=subject.memory, seed=subject.seed
         )
-        return [evidence(found, "evidence of all data"), gap(found, advice), joint_khat(found, advice)]
+        return [
+            evidence(found, "evidence of all data"),
+            gap(found, advice),
+            joint_khat(found, advice),
+        ]
     found = evidence_of(run, subject.data, subject.draws, memory=subject.memory, seed=subject.seed)
     named = "predictive density" if structure.has_globals else "evidence"
     return [
@@ -146,9 +150,7 @@ def gap(found: Evidence, advice: Advice) -> Finding:
     )
 
 
-def khat(
-    found: Evidence, numbers: Tensor | None = None, advice: Advice = Advice()
-) -> Finding:
+def khat(found: Evidence, numbers: Tensor | None = None, advice: Advice = GENERIC) -> Finding:
     """Share of data whose importance weights have too heavy a tail, by Pareto k-hat.
 
     It passes up to 5 % of the data and fails beyond 20 % (our limits); the threshold of a datum is
@@ -240,9 +242,7 @@ def joint_khat(found: Evidence, advice: Advice) -> Finding:
         if status != "fail"
         else "The guide misses so much of the posterior of the global latents that its draws "
         "cannot be reweighed.",
-        ""
-        if status == "pass"
-        else f"Take more draws, fit for longer, or {advice.correlations}.",
+        "" if status == "pass" else f"Take more draws, fit for longer, or {advice.correlations}.",
         "Yao et al. 2018",
         {"draws": [float(found.draws)]},
     )

@@ -159,7 +159,11 @@ def _alone(name: str, values: Tensor) -> list[Contrast]:
 
 
 def _grouped(
-    kind: Kind, names: tuple[str, ...], of: Tensor, labels: Sequence[str], along: Tensor | None = None
+    kind: Kind,
+    names: tuple[str, ...],
+    of: Tensor,
+    labels: Sequence[str],
+    along: Tensor | None = None,
 ) -> Contrast | None:
     """Levels of groups, or slopes along a number within them."""
     sizes = torch.bincount(of[of >= 0], minlength=len(labels)).double()

@@ -130,6 +130,4 @@ def kolmogorov_test(numbers: Tensor, inflation: float = 1.0) -> KolmogorovTest:
     p_value = float(kstwo.sf(distance / inflation, numbers.numel()))
     scale = 12**0.5
     shift = scale * (numbers.mean().item() - 0.5)
-    return KolmogorovTest(
-        distance, p_value, shift, scale * numbers.std(correction=0).item() - 1
-    )
+    return KolmogorovTest(distance, p_value, shift, scale * numbers.std(correction=0).item() - 1)

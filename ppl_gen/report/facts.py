@@ -22,10 +22,10 @@ from ppl_gen.report.view import NotShown, View
 def story_name(run: Run) -> str:
     """What the story is called: its class, its file, or the names of its two programs."""
     told = run.configuration()
-    if isinstance(run.story, tuple | list):
-        return " and ".join(map(_program_name, (run.pair.model, run.pair.guide)))
     if "file" in told:
         return Path(str(told["file"])).name
+    if isinstance(run.story, tuple | list):
+        return " and ".join(map(_program_name, (run.pair.model, run.pair.guide)))
     return str(told.get("class") or told.get("object") or "story").rpartition(".")[2]
 
 
@@ -113,7 +113,8 @@ def curves(view: View) -> Markup:
         raise NotShown("The run has no history of finite figures.")
     valid = np.array(history["valid_elbo"], dtype=float)
     watched = np.isfinite(valid).any()
-    kept = None if climbed else _kept(valid, run.settings.kl_warmup or 0)
+    chosen = run.settings.chooses_by_validation(run.structure.has_codes)
+    kept = _kept(valid, run.settings.kl_warmup or 0) if chosen else None
     marks = [(FIRST, "line", "training")]
     if watched:
         marks.append((SECOND, "dashed", "validation"))

@@ -216,8 +216,12 @@ def reference(view: View) -> Markup:
         ("The latents that are farthest off" if few else "Each latent")
         + ", the guide's draws beside those of Hamiltonian chains, averaged over rows. Good: "
         "within the inner bands; beyond the outer ones it fails. Below 1 the guide is too narrow."
-        f"{untold if shown else ''} Source: Yao et al. 2018."
+        f"{untold if shown else ''}"
     )
+    if not shown:
+        farthest = ", ".join(names[i] for i in np.argsort(-off, kind="stable")[:5])
+        caption += f" Farthest off: {farthest}."
+    caption += " Source: Yao et al. 2018."
     limits = SHIFT, STRETCH
     marks = [(FIRST, "o", "a latent"), (BAD, "^", "one that fails")]
     drawn = drawing.marginals(shown, values[kept, 0], values[kept, 1], limits, alt)

@@ -251,12 +251,15 @@ class View:
     def column_names(self) -> tuple[str, ...]:
         """What the entries of an observation are called: column 1, 2, ... if the data do not say.
 
-        They may come from anywhere: see :meth:`titles` for figures.
+        A single number is called as its site is. They may come from anywhere: see :meth:`titles`
+        for figures.
         """
         size = self.x.flatten(1).shape[1]
         for names in (self.shown.column_names, self.run.data.column_names):
             if names is not None and len(names) == size:
                 return tuple(map(str, names))
+        if size == 1:
+            return (self.observation.name,)
         return tuple(f"column {c + 1}" for c in range(size))
 
     def titles(self, columns: Sequence[int]) -> list[str]:
