@@ -176,11 +176,13 @@ def sandwich(view: View) -> Markup:
             parts.append(Measured(name, one.figure, error, bad, LIMITS[name]))
     told = ", ".join(f"{one.name} {number(one.value)}" for one in (*bounds, *parts))
     slack = found.get("slack on simulated data", [math.nan])[0]
+    unit = "nats per datum" if view.run.structure.has_codes else "nats, of all data together"
+    fitted = "to each datum" if view.run.structure.has_codes else "anew"
     caption = (
         "Left: the log evidence lies above all three bounds, but for their errors; the best of "
         "them less the first is the divergence of the guide from the posterior. Right: what of it "
-        "a guide of the same family, fitted to each datum, would win (amortisation), and what its "
-        f"family cannot say (approximation). In nats per datum: {told}. Lines are two standard "
+        f"a guide of the same family, fitted {fitted}, would win (amortisation), and what its "
+        f"family cannot say (approximation). In {unit}: {told}. Lines are two standard "
         "errors; dotted ticks stand where a figure begins to warn, solid ones where it fails. "
         "Good: short bars."
     )
@@ -194,7 +196,8 @@ def sandwich(view: View) -> Markup:
     caption += " Sources: Wu et al. 2017, Cremer et al. 2018."
     if not (parts and all(math.isfinite(one.value) for one in bounds)):
         return tag("p", caption, class_="note")
-    return figure(drawing.sandwich(bounds, parts, f"bounds of the evidence: {told}"), caption)
+    drawn = drawing.sandwich(bounds, parts, unit, f"bounds of the evidence: {told}")
+    return figure(drawn, caption)
 
 
 def has_reference(view: View) -> bool:

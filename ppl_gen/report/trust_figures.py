@@ -165,12 +165,13 @@ def coverage(
         return svg(figure, alt)
 
 
-def sandwich(bounds: Sequence[Measured], parts: Sequence[Measured], alt: str) -> Markup:
+def sandwich(bounds: Sequence[Measured], parts: Sequence[Measured], unit: str, alt: str) -> Markup:
     """The bounds below the evidence, and what the distance of the lowest is made of.
 
     Args:
-        bounds: In nats per datum, the lowest first.
-        parts: The divergence and its parts, in nats per datum.
+        bounds: In nats, the lowest first.
+        parts: The divergence and its parts, in nats.
+        unit: Of both, in words.
         alt: What the figure shows.
     """
     with canvas(10, 2.3) as figure:
@@ -196,7 +197,7 @@ def sandwich(bounds: Sequence[Measured], parts: Sequence[Measured], alt: str) ->
         for axes, rows in ((left, bounds), (right, parts)):
             axes.set_yticks(range(len(rows)), [one.name for one in rows])
             axes.set_ylim(len(rows) - 0.5, -0.5)
-            axes.set_xlabel("nats per datum")
+            axes.set_xlabel(unit)
             axes.grid(False, axis="y")
             without_frame(axes)
         return svg(figure, alt)
