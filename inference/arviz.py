@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ppl_gen.data import Dataset, Part
+from ppl_gen.data.stores import Column
 from ppl_gen.errors import DataError
 from ppl_gen.inference.batches import rows_of, some_rows
 from ppl_gen.inference.dims import event_dims
@@ -38,6 +39,8 @@ GROUPS = (
     "prior_predictive",
     "observed_data",
 )
+# Observed rows of data on disk that are written at a time.
+OBSERVED = 10_000
 
 
 def to_arviz(
@@ -251,8 +254,15 @@ def _write_prior(
 
 
 def _write_observed(sampler: Sampler, batch: Batch, writer: _Writer) -> None:
-    for name, value in sampler.observed(batch).items():
-        writer.put_observed(name, value)
+    """What is observed; of rows on disk some at a time."""
+    stored = any(isinstance(column, Column) for column in batch)
+    rows = OBSERVED if stored else sampler.window.size(batch)
+    for part in sampler.window.slices(batch, rows):
+        some = some_rows(batch, part) if stored else batch
+        for name, value in sampler.observed(some).items():
+            writer.put_observed(name, value, part if stored else slice(None), rows)
+        if not stored:
+            break
 
 
 class _Writer:
@@ -303,13 +313,18 @@ class _Writer:
         self._create(group, name, ["chain", "draw", *dims], shape, array.dtype, chunks)
         self.sink.write(group, name, tuple(where), array[None])
 
-    def put_observed(self, name: str, value: Tensor) -> None:
-        """Write observed values, ``(*plates, *event)``."""
+    def put_observed(self, name: str, value: Tensor, rows: slice, some_rows: int) -> None:
+        """Write observed values, ``(*plates, *event)``, of some rows or of all."""
         array = value.cpu().numpy()
         dims = self._dims(name, "observed_data", array.ndim)
-        shape = list(array.shape)
-        self._create("observed_data", name, dims, shape, array.dtype, [max(1, s) for s in shape])
-        self.sink.write("observed_data", name, (slice(None),) * array.ndim, array)
+        shape, chunks, where = [], [], []
+        for dim, size in zip(dims, array.shape, strict=True):
+            streamed = dim in self.structure.data_plates and rows != slice(None)
+            shape.append(self.size if streamed else size)
+            chunks.append(min(some_rows, self.size) if streamed else max(1, size))
+            where.append(rows if streamed else slice(0, size))
+        self._create("observed_data", name, dims, shape, array.dtype, chunks)
+        self.sink.write("observed_data", name, tuple(where), array)
 
     def _dims(self, name: str, group: str, count: int) -> list[str]:
         if name not in self.structure.sites or group == "sample_stats":

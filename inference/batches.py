@@ -1,4 +1,4 @@
-"""Data as batches: whole columns on the device, rows taken by an index permutation."""
+"""Data as batches: rows taken by an index permutation, of columns on the device or on disk."""
 
 from __future__ import annotations
 
@@ -10,12 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from ppl_gen.data import Dataset, Part, as_part
+from ppl_gen.data.stores import Column, together
 from ppl_gen.errors import DataError
+from ppl_gen.inference.memory import MEMORY
 from ppl_gen.inference.tracing import Batch
+
+# Rows on disk by which a story finds its first weights, at most.
+MOST_ROWS = 100_000
 
 
 class Batches:
     """The rows of a data set, in a new random order at every pass.
+
+    What a step is given are the numbers of its rows, which it takes itself of the columns on the
+    device. Where rows are on disk it is given the rows, which were read ahead: see ``passing``.
 
     Args:
         part: The rows.
@@ -33,6 +41,21 @@ class Batches:
         self.device = device
 
     @property
+    def on_disk(self) -> bool:
+        """Whether rows are read when they are needed."""
+        return self.part is not None and self.part.on_disk
+
+    @property
+    def inputs(self) -> int:
+        """How many tensors a step is given of a batch."""
+        return self.arguments if self.on_disk else 1
+
+    def read(self) -> None:
+        """Take all rows into memory, if they are not."""
+        if self.part is not None:
+            self.part = self.part.in_memory()
+
+    @property
     def size(self) -> int:
         """How many rows there are; 1 for a program that holds its data itself."""
         return 1 if self.part is None else len(self.part)
@@ -44,15 +67,21 @@ class Batches:
 
     @property
     def columns(self) -> Batch:
-        """All rows as they are kept: probabilities where visits draw."""
-        return () if self.part is None else self.part.columns[: self.arguments]
+        """All rows as they are kept: probabilities where visits draw; some of those on disk."""
+        if self.part is None:
+            return ()
+        part = self.part
+        if part.on_disk:
+            numbers = sum(column.shape[1:].numel() for column in part.stored)
+            part = part.some(max(self.batch_size, min(MOST_ROWS, MEMORY // (4 * max(1, numbers)))))
+        return part.columns[: self.arguments]
 
     def whole(self) -> Batch:
         """All rows as one batch."""
         if self.part is None:
             return ()
         if not self.part.redraw:
-            return self.columns
+            return self.part.in_memory().columns[: self.arguments]
         return self.part.batch(torch.arange(self.size, device=self.part.device))[: self.arguments]
 
     def example(self, rows: int) -> Batch:
@@ -62,26 +91,38 @@ class Batches:
         index = torch.arange(min(rows, self.size), device=self.part.device)
         return self.part.batch(index)[: self.arguments]
 
-    def at(self, rows: Tensor) -> Batch:
-        """The batch of these rows, ``(B,)``; drawn, where a visit draws."""
-        if self.part is None or self.count == 1:
-            return self.whole()
-        return self.part.batch(rows)[: self.arguments]
+    def at(self, *given: Tensor) -> Batch:
+        """The batch of what a step is given: rows, ``(B,)``, or rows as they are stored.
 
-    def orders(self) -> Iterator[Tensor]:
-        """Numbers of every row once, ``(B,)`` each, in an order drawn from torch's generator."""
+        It is drawn, where a visit draws.
+        """
+        if self.part is None:
+            return ()
+        if self.on_disk:
+            return self.part.shown(given)
         if self.count == 1:
-            yield torch.arange(self.size, device=self.device)
-            return
-        yield from torch.randperm(self.size, device=self.device).split(self.batch_size)
+            return self.whole()
+        return self.part.batch(given[0])[: self.arguments]
 
-    def shuffled(self) -> Iterator[Batch]:
-        """Every row once, in an order drawn from torch's generator."""
-        return map(self.at, self.orders())
+    def order(self) -> Tensor:
+        """Numbers of all rows, ``(N,)``, in an order drawn from torch's generator."""
+        if self.count == 1 or self.part is None:
+            return torch.arange(self.size, device=self.device)
+        return self.part.order()
 
-    def in_order(self) -> Iterator[Tensor]:
-        """Numbers of every row once, ``(B,)`` each, first to last."""
-        yield from torch.arange(self.size, device=self.device).split(self.batch_size)
+    def passing(self, order: Tensor | None = None, begin: int = 0) -> Iterator[tuple[Tensor, ...]]:
+        """What the steps of a pass are given, one after the other.
+
+        Args:
+            order: Numbers of all rows, ``(N,)``; by default from the first to the last.
+            begin: Which step is the first.
+        """
+        if order is None:
+            order = torch.arange(self.size, device=self.device)
+        batches = order.split(self.batch_size)
+        if self.part is None or not self.on_disk:
+            return ((rows,) for rows in batches[begin:])
+        return self.part.in_passing(batches, begin, self.arguments)
 
 
 def prepare(
@@ -132,12 +173,16 @@ def _positional(model: Callable[..., Any], kwargs: Mapping[str, Any]) -> tuple[i
 
 def rows_of(batch: Batch) -> int:
     """How many rows a batch has; 1 if it has no columns."""
-    return len(batch[0]) if batch and isinstance(batch[0], Tensor) and batch[0].dim() else 1
+    if not batch or not isinstance(batch[0], Tensor | Column) or not batch[0].dim():
+        return 1
+    return len(batch[0])
 
 
 def some_rows(batch: Batch, part: slice | Tensor) -> Batch:
-    """Some rows of every tensor that has as many rows as the first."""
+    """Some rows of every tensor that has as many rows as the first; read, of those on disk."""
     rows = rows_of(batch)
+    if any(isinstance(column, Column) for column in batch):
+        return together(batch, part)
     return tuple(
         column[part]
         if isinstance(column, Tensor) and column.dim() and len(column) == rows

@@ -29,7 +29,7 @@ from torch import Tensor
 from ppl_gen.errors import RunError
 from ppl_gen.inference import files
 
-FORMAT = 1
+FORMAT = 2
 FOLDER, META = "checkpoints", "checkpoint"
 KEPT = 2
 # Writing takes at most this share of a fit's time, whatever the interval asked for (ours).

@@ -153,6 +153,8 @@ def _some(structure: Structure, batches: Batches) -> tuple[Batch, list[int]]:
     """The first rows and those that are not finite, as a visit shows them, and their numbers."""
     if batches.part is None or not structure.takes_batches:
         return batches.whole(), []
+    if batches.on_disk:
+        return batches.example(BEFORE_A_FIT), list(range(min(batches.size, BEFORE_A_FIT)))
     spoilt = sorted(set().union(*looks.not_finite(batches.columns).values()))[:BEFORE_A_FIT]
     numbers = sorted({*range(min(batches.size, BEFORE_A_FIT)), *spoilt})
     index = torch.tensor(numbers, device=batches.device)
@@ -163,7 +165,7 @@ def _examined(
     pair: Pair, batches: Batches, kwargs: dict[str, Any], seed: int
 ) -> tuple[Finding, ...]:
     """The programs by themselves, and if they fit together, every look."""
-    whole = batches.whole()
+    whole = batches.columns if batches.on_disk else batches.whole()
     try:
         structure = _structure(pair, batches, whole, kwargs)
         story = pair.story

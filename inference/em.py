@@ -259,7 +259,7 @@ class ExpectationMaximisation(Training):
         """A pass in mini-batches, an M-step after each; the likelihood as they were visited."""
         size, visit = self.batches.size, self.begin_visit()
         for chosen in self.visits(visit):
-            table = statistics(self.pair.story, self.batches.at(chosen))
+            table = statistics(self.pair.story, self.batches.at(*chosen))
             rows = float(table["rows"])
             visit.sums = [sum(visit.sums) + float(table["log_likelihood"])]
             weight = _weight(self.seen) * rows / self.batches.batch_size

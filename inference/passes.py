@@ -13,6 +13,7 @@ from pyro import poutine
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from ppl_gen.data.stores import Column
 from ppl_gen.errors import DataError, NoDensityError, StoryError
 from ppl_gen.inference.capture import Captured, Compile
 from ppl_gen.inference.draws import Draws
@@ -24,6 +25,9 @@ from ppl_gen.inference.tracing import Batch, blame, sample_sites
 
 if TYPE_CHECKING:
     from ppl_gen.inference.run import Run
+
+# Rows of data on disk that are read at a time.
+READ = 10_000
 
 
 def plan(sampler: Sampler, batch: Batch, draws: int, memory: int, predict: bool) -> tuple[int, int]:
@@ -116,7 +120,8 @@ def evidence_of(
         khat: Whether to fit the Pareto tails as well.
     """
     parts = [
-        log_evidence(local, khat) for local, *_ in weighed(run, run.batch(x), draws, memory, seed)
+        log_evidence(local, khat)
+        for local, *_ in weighed(run, run.batch(x, read=False), draws, memory, seed)
     ]
     joined = {
         name: torch.cat([getattr(p, name) for p in parts])
@@ -132,7 +137,7 @@ def joint_evidence_of(
 
     Only on the data of the fit do the guide's global latents belong to these rows.
     """
-    batch = () if x is None else run.batch(x)
+    batch = () if x is None else run.batch(x, read=False)
     total = torch.zeros(draws, dtype=torch.float64)
     outer = torch.zeros(draws, dtype=torch.float64)
     for local, outer, _ in weighed(run, batch, draws, memory, seed):  # noqa: B007
@@ -186,9 +191,16 @@ def sample_prior(run: Run, rows: int, seed: int = 0, data: Any = None) -> dict[s
 
 def encode(run: Run, x: Any) -> dict[str, Tensor]:
     """Posterior means of the local latents; see :meth:`ppl_gen.Run.encode`."""
-    batch = run.batch(x)
+    batch = run.batch(x, read=False)
     with run.pair.active(), seeded(run.settings.seed):
-        return Sampler(run.pair, run.structure, run.kwargs).means(batch)
+        sampler = Sampler(run.pair, run.structure, run.kwargs)
+        if not any(isinstance(column, Column) for column in batch):
+            return sampler.means(batch)
+        parts = []
+        for part in sampler.window.slices(batch, READ):
+            with sampler.window.showing(batch, part) as shown:
+                parts.append(sampler.means(shown))
+        return {name: torch.cat([found[name] for found in parts]) for name in parts[0]}
 
 
 def redraw(run: Run, x: Any, conditions: Any) -> Tensor:

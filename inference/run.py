@@ -185,13 +185,18 @@ class Run:
                     found[name.partition(".")[2]] = value.detach().clone()
         return found
 
-    def batch(self, data: Any) -> Batch:
+    def batch(self, data: Any, *, read: bool = True) -> Batch:
         """Rows in the form that the programs take.
+
+        Args:
+            data: The rows.
+            read: Whether rows on disk are read now; else when some are taken.
 
         Raises:
             DataError: If their number of columns or shape is not that of the fitted data.
         """
         part = as_part(data).fixed(self.settings.seed)
+        part = part.in_memory() if read else part
         columns = part.columns[: len(self.data.columns)]
         if len(columns) < len(self.data.columns):
             raise DataError(
@@ -225,7 +230,7 @@ class Run:
             return pair_to_arviz(
                 self.pair,
                 self.structure,
-                () if x is None else self.batch(x),
+                () if x is None else self.batch(x, read=False),
                 draws=draws,
                 out=out,
                 kwargs=self.kwargs,

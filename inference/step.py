@@ -41,13 +41,12 @@ class Gradient:
         self.parameters: list[Tensor] = []
         self._used: dict[tuple[int, ...], list[bool]] = {}
 
-    def __call__(self, rows: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Evaluate loss and gradients; parameters a program makes on the way are found.
 
         Args:
-            rows: Which rows, ``(B,)``.
-            *given: Factor on the KL term, ``()``, if it is not 1; and what else the objective
-                takes.
+            *inputs: What a step is given of a batch, see :class:`Batches`; the factor on the KL
+                term, ``()``, if it is not 1; and what else the objective takes.
 
         Returns:
             The figures of :class:`~ppl_gen.inference.objective.Terms`, and the gradients of the
@@ -62,7 +61,8 @@ class Gradient:
                 "there is nothing to fit: neither model nor guide has a parameter, by pyro.param "
                 "or in a module; for draws from them as they are, use to_arviz(model, guide, data)"
             )
-        batch, (kl_weight, *more) = self.batches.at(rows), _weight_first(given)
+        own = self.batches.inputs
+        batch, (kl_weight, *more) = self.batches.at(*inputs[:own]), _weight_first(inputs[own:])
         if hasattr(self.objective.elbo, "differentiable_loss"):
             terms = self.objective(batch, self.kwargs, kl_weight, *more)
             climbed = terms.loss
@@ -70,19 +70,19 @@ class Gradient:
             terms, climbed = self._postponed(batch, kl_weight)
         self.find_parameters()
         opponents = self.objective.opponents
-        own = self.parameters[: len(self.parameters) - len(opponents)]
-        gradients = torch.autograd.grad(climbed, own, allow_unused=True)
+        climbing = self.parameters[: len(self.parameters) - len(opponents)]
+        gradients = torch.autograd.grad(climbed, climbing, allow_unused=True)
         if terms.against is not None:
             gradients += torch.autograd.grad(terms.against, opponents)
-        self._used[_form(rows, *given)] = [gradient is not None for gradient in gradients]
+        self._used[_form(*inputs)] = [gradient is not None for gradient in gradients]
         return terms.figures, *(gradient for gradient in gradients if gradient is not None)
 
-    def used(self, rows: Tensor, *given: Tensor) -> list[bool]:
+    def used(self, *inputs: Tensor) -> list[bool]:
         """For each parameter whether the last loss of inputs of this form depended on it.
 
         A graph was made of such a loss, and gives the gradients of these parameters.
         """
-        return self._used[_form(rows, *given)]
+        return self._used[_form(*inputs)]
 
     def find_parameters(self) -> None:
         """Take note of the parameters that there are by now."""

@@ -184,12 +184,12 @@ class GradientAscent(Training):
             visit.draws = self.matched.draw(self.batches.size)
         draws = self._parts(visit.draws, self.batches)
         for rows in self.visits(visit):
-            given = (*weights, *draws[visit.position])
+            given = (*rows, *weights, *draws[visit.position])
             figures, gradients = self._finite_step(epoch, visit.position, rows, given)
             rate = self.settings.learning_rate * self._rate_at(self.steps / total)
             self.update.prepare(self.gradient.parameters)
             self.update.set_rate(rate)
-            self.update(self.gradient.used(rows, *given), gradients)
+            self.update(self.gradient.used(*given), gradients)
             del gradients  # the next ones take their place in memory, and in the cache
             self.steps += 1
             self.recorder.step(-figures[0], figures[2], rate, weight)
@@ -201,7 +201,7 @@ class GradientAscent(Training):
                     self.rounds.look(self.pair.parameters())
                 self.rounds.average(self.gradient.parameters)
                 self.update.means = self.rounds.means
-            mean.add(figures, len(rows))
+            mean.add(figures, len(rows[0]))
         self.visit = None
         self.pair.train(False)
         return mean.figures()
@@ -209,7 +209,7 @@ class GradientAscent(Training):
     def watch(self) -> Figures:
         if self.valid is None:
             return UNKNOWN
-        mean = _Mean(Visit(torch.empty(0)))
+        mean = _Mean(Visit([], torch.empty(0)))
         # What is not captured is said once, of the steps.
         self.watched.reason = self.watched.reason or self.step.reason
         # The same noise at every epoch, so that epochs differ by their weights alone.
@@ -220,14 +220,16 @@ class GradientAscent(Training):
         with seeded(self.settings.seed), graded, self.update.averaged():
             drawn = None if self.matched is None else self.matched.draw(self.valid.size)
             draws = self._parts(drawn, self.valid)
-            for rows, given in zip(self.valid.in_order(), draws, strict=True):
-                mean.add(self.watched(rows, *given)[0].tolist(), len(rows))
+            for rows, given in zip(self.valid.passing(), draws, strict=True):
+                mean.add(self.watched(*rows, *given)[0].tolist(), len(rows[0]))
         return mean.figures()
 
-    def _watched(self, rows: Tensor, *given: Tensor) -> tuple[Tensor]:
+    def _watched(self, *inputs: Tensor) -> tuple[Tensor]:
         """Figures of some of the validation rows, as of the training rows."""
         assert self.valid is not None
-        return (self.bound(self.valid.at(rows), self.kwargs, 1.0, *given).figures,)
+        own = self.valid.inputs
+        batch = self.valid.at(*inputs[:own])
+        return (self.bound(batch, self.kwargs, 1.0, *inputs[own:]).figures,)
 
     def _parts(self, draws: Tensor | None, batches: Batches) -> list[tuple[Tensor, ...]]:
         """For each step of a pass what codes are matched to, if they are.
@@ -286,9 +288,9 @@ class GradientAscent(Training):
         total, weight = 0.0, self.settings.kl_weight
         graded = torch.set_grad_enabled(self.structure.enumerated)
         with graded, pyro.validation_enabled(False), quiet():
-            for rows in batches.in_order():
-                loss = self.bound(batches.at(rows), self.kwargs, weight).loss
-                total -= loss.item() * len(rows)
+            for rows in batches.passing():
+                loss = self.bound(batches.at(*rows), self.kwargs, weight).loss
+                total -= loss.item() * len(rows[0])
         return total / batches.size
 
     def _kept(self, epoch: Epoch) -> bool:
@@ -386,12 +388,12 @@ class GradientAscent(Training):
         return epochs * (full if rows == self.batches.batch_size else 1)
 
     def _finite_step(
-        self, number: int, position: int, rows: Tensor, given: Given
+        self, number: int, position: int, rows: tuple[Tensor, ...], given: Given
     ) -> tuple[list[float], tuple[Tensor, ...]]:
         """Evaluate some rows, and stop the fit if their loss or a parameter is not finite."""
         try:
             with blame("story"):
-                terms, *gradients = self.step(rows, *given)
+                terms, *gradients = self.step(*given)
             figures = terms.tolist()
             if math.isfinite(figures[0]):
                 return figures, tuple(gradients)
@@ -405,7 +407,7 @@ class GradientAscent(Training):
         if position == 0 and self.valid is None:
             # The last epoch's weights are the ones that gave this loss.
             self.kept = self.earlier
-        raise self._diverged(number, loss, self.batches.at(rows))
+        raise self._diverged(number, loss, self.batches.at(*rows))
 
     def _broken(self) -> list[str]:
         """Names of the parameters that are not finite any more."""

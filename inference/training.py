@@ -7,7 +7,7 @@ import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from ppl_gen.inference.iterates import Iterates
 from ppl_gen.inference.pair import Pair
 from ppl_gen.inference.progress import Reporter
 from ppl_gen.inference.run import Run, configuration_of, record_of, versions
-from ppl_gen.inference.seeds import generators, set_generators
+from ppl_gen.inference.seeds import generators, noise_to_come, set_generators, set_noise
 from ppl_gen.inference.settings import Settings
 from ppl_gen.inference.structure import Structure, examine
 
@@ -52,6 +52,7 @@ class Visit:
     """How far a pass over the data has come.
 
     Attributes:
+        noise: The random numbers to come before the order was drawn, by which it is drawn again.
         order: Numbers of all rows, in the order in which they are visited, ``(N,)``.
         position: How many steps were taken.
         rows: How many rows were added up.
@@ -59,6 +60,7 @@ class Visit:
         draws: What was drawn for the whole pass, if anything.
     """
 
+    noise: list[Tensor]
     order: Tensor
     position: int = 0
     rows: float = 0.0
@@ -105,7 +107,11 @@ class Training(ABC):
         self.batches = Batches(part, arguments, rows, device)
         pair.train(False)
         self.structure = self._examined()
+        if not self.structure.takes_batches:
+            self.batches.read()
         self.batches.batch_size = self.rows_a_step()
+        if self.batches.count == 1:
+            self.batches.read()
         self.epochs = settings.epochs_of(self.batches.count)
         self.valid = None
         if validation is not None:
@@ -208,7 +214,7 @@ class Training(ABC):
             "steps": self.steps,
             "over": self.over,
             "seconds": self._clock(),
-            "visit": None if self.visit is None else vars(self.visit),
+            "visit": None if self.visit is None else {**vars(self.visit), "order": None},
             "weights": self.pair.state(),
             "baselines": self.pair.baselines(),
             "kept": self.kept,
@@ -230,7 +236,8 @@ class Training(ABC):
         self.kept = state["kept"]
         if state["visit"] is not None:
             placed = {k: _on(self.batches.device, v) for k, v in state["visit"].items()}
-            self.visit = Visit(**placed)
+            set_noise(tuple(state["visit"]["noise"]))
+            self.visit = Visit(**{**placed, "order": self.batches.order()})
         set_generators(state["generators"])
 
     def take_weights(self, weights: Mapping[str, Tensor]) -> None:
@@ -241,19 +248,20 @@ class Training(ABC):
     def begin_visit(self) -> Visit:
         """A pass over the data in an order drawn from torch's generator; or the one at hand."""
         if self.visit is None:
-            self.visit = Visit(torch.cat(list(self.batches.orders())))
+            noise = list(noise_to_come())
+            self.visit = Visit(noise, self.batches.order())
         return self.visit
 
-    def visits(self, visit: Visit) -> Iterator[Tensor]:
-        """Numbers of the rows of each step of a pass that is yet to come, ``(B,)`` each.
+    def visits(self, visit: Visit) -> Iterator[tuple[Tensor, ...]]:
+        """What each step of a pass is given that is yet to come, see :class:`Batches`.
 
         After each step the fit may be saved: a step is to be whole when the next is asked for.
         """
-        parts = visit.order.split(self.batches.batch_size)
-        while visit.position < len(parts):
-            yield parts[visit.position]
-            visit.position += 1
-            self.save(self)
+        with closing(self.batches.passing(visit.order, visit.position)) as passing:
+            for given in passing:
+                yield given
+                visit.position += 1
+                self.save(self)
         self.visit = None
 
     def climb(self, report: Reporter) -> None:

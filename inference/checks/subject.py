@@ -27,6 +27,8 @@ Level = Literal["quick", "full"]
 T = TypeVar("T")
 # Rows that are looked at together.
 TOGETHER = 1000
+# Of data that are read from disk, evenly spread ones: checks on more rows say no more.
+FROM_DISK = 10_000
 
 
 @dataclass
@@ -35,7 +37,8 @@ class Subject:
 
     Attributes:
         run: The fitted story.
-        data: Rows to check it on; None for programs that hold their data themselves.
+        data: Rows to check it on, up to 10,000 of those on disk; None for programs that hold their
+            data themselves.
         draws: Draws of the guide a row.
         memory: Bytes that a pass may take.
         seed: Of everything that is drawn.
@@ -60,8 +63,17 @@ class Subject:
     _found: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
+        self.numbers = torch.arange(0)
+        if self.data is not None:
+            part = as_part(self.data)
+            self.numbers = torch.arange(len(part))
+            if part.on_disk:
+                self.fingerprint = part.fingerprint
+                self.numbers = torch.linspace(0, len(part) - 1, min(FROM_DISK, len(part))).long()
+                self.data = part[self.numbers].in_memory()
+        if self.train is not None and as_part(self.train).on_disk:
+            self.train = as_part(self.train).some(FROM_DISK)
         self.batch: Batch = () if self.data is None else self.run.batch(self.data)
-        self.numbers = torch.arange(len(self.batch[0]) if self.batch else 0)
 
     @cached_property
     def rows(self) -> int:

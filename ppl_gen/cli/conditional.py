@@ -114,6 +114,7 @@ def complete(
 def _pair(run: Run, part: Part | None) -> tuple[Tensor, Tensor]:
     if part is None or part.y is None:
         raise DataError("the data have no second column, which the story is conditioned on")
+    part = part.in_memory()
     return part.fixed(run.settings.seed).x, part.y
 
 
@@ -139,7 +140,7 @@ def _some_of_each(part: Part | None, rows: int) -> tuple[Tensor, Tensor]:
     """Rows of as many different classes as there are."""
     if part is None or part.y is None:
         raise DataError("to be redrawn, data must have class labels, which these do not")
-    part, y = part.fixed(), part.y
+    part, y = part.in_memory().fixed(), part.in_memory().y
     ranks = torch.zeros(len(y))
     for label in y.unique():
         ranks[y == label] = torch.arange(int((y == label).sum()), dtype=torch.float)

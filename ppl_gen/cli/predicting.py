@@ -45,7 +45,7 @@ def predict(
         )
     part, rows = _chosen(data, fitted.part)
     note(f"predicting {len(part)} rows of {data.name!r}")
-    x = part.fixed(run.settings.seed).x.to(run.device)
+    x = part.fixed(run.settings.seed).in_memory().x.to(run.device)
     found = probabilities(x).cpu()
     order = rows.argsort()
     counted = getattr(run.story, "exchangeable", None)  # components have no names

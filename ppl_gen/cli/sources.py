@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +14,7 @@ from torch import Tensor
 from ppl_gen.cli.console import note
 from ppl_gen.data import CATALOGUE, Dataset, Part, concat, load
 from ppl_gen.data.standardise import standardised
+from ppl_gen.data.stores import Column
 from ppl_gen.errors import DataError, RunError
 from ppl_gen.inference import Run, Settings, disk
 from ppl_gen.inference import load as load_run
@@ -42,6 +43,8 @@ class Source:
         missing: What to do where a file has no value: refuse, or keep it for a story that takes
             missing values.
         labelled: How many labels of the train part to keep; the others count as unknown.
+        in_memory: Read all rows at once, or leave them on disk and read them when they are needed;
+            by default they are read if they take no more than 1 GiB.
         download: Let torchvision fetch an image data set that is missing.
     """
 
@@ -56,6 +59,7 @@ class Source:
     mask: Annotated[str | None, Unset] = None
     missing: Literal["refuse", "keep"] = "refuse"
     labelled: Annotated[int | None, Unset] = None
+    in_memory: Annotated[bool | None, Unset] = None
     download: bool = False
 
     def load(self) -> Dataset | None:
@@ -76,6 +80,7 @@ class Source:
             mask=self.mask,
             missing=self.missing,
             labelled=self.labelled,
+            in_memory=self.in_memory,
             support=None if self.support is None else self.support.replace("-", " "),
         )
 
@@ -217,7 +222,8 @@ def _in_order(data: Dataset, names: Sequence[str] | None) -> Dataset:
     if len(places) < len(own):
         note(f"of {data.name!r} only the columns that were fitted are taken: {', '.join(names)}")
     train, valid, test = (
-        replace(part, stored=(part.stored[0][:, places], *part.stored[1:])) for part in data.parts
+        replace(part, stored=(_changed(part.stored[0], lambda x: x[:, places]), *part.stored[1:]))
+        for part in data.parts
     )
     return replace(data, train=train, valid=valid, test=test, column_names=tuple(names))
 
@@ -258,12 +264,18 @@ def flattened(data: Dataset) -> Dataset:
     """The data with every observation, and every mask of one, as one row of numbers."""
 
     def flat(column: Tensor) -> Tensor:
-        return column.flatten(1) if column.shape[1:] == data.shape else column
+        return (
+            _changed(column, lambda x: x.flatten(1)) if column.shape[1:] == data.shape else column
+        )
 
     train, valid, test = (
         replace(part, stored=tuple(flat(column) for column in part.stored)) for part in data.parts
     )
     return replace(data, train=train, valid=valid, test=test)
+
+
+def _changed(column: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    return column.then(change) if isinstance(column, Column) else change(column)
 
 
 def warn_if_changed(data: Dataset, fingerprint: str | None) -> None:

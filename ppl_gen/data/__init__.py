@@ -7,7 +7,7 @@ need them.
 """
 
 from ppl_gen.data.catalogue import CATALOGUE, load, names
-from ppl_gen.data.convert import as_part
+from ppl_gen.data.convert import as_part, stream
 from ppl_gen.data.dataset import Dataset, Part, concat
 from ppl_gen.data.images import image
 from ppl_gen.data.masks import MASKS, mask, masked
@@ -28,4 +28,5 @@ __all__ = [
     "masked",
     "moon_phase",
     "names",
+    "stream",
 ]

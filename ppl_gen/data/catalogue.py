@@ -45,6 +45,7 @@ def load(
     missing: str = "refuse",
     labelled: int | None = None,
     mask: str | None = None,
+    in_memory: bool | None = None,
 ) -> Dataset:
     """Load a data set by its name, or a file or folder by its path.
 
@@ -54,8 +55,8 @@ def load(
 
     Args:
         name_or_path: A name from ``names()``, in any case and with ``_`` or ``-``; or the path of
-            a .npy, .npz, .pt, .csv or .parquet file or of a folder of images. A file that is
-            called like a data set is reached with a path such as ``./mnist``.
+            a .npy, .npz, .pt, .csv or .parquet file or of a folder of images or of .npy files. A
+            file that is called like a data set is reached with a path such as ``./mnist``.
         root: The folder of the image data sets, in torchvision's layout; the environment variable
             PPL_GEN_DATA unless told. Only the image data sets use it.
         binarise: How intensities become 0 and 1: "threshold", "fixed" or "redraw"
@@ -77,6 +78,10 @@ def load(
         mask: Which elements are seen, for a story that is conditioned on them: "quadrants(seen=1)",
             "half(side='left')", "box(top=4, left=4, height=8, width=8)" or "random(seen=0.3)" (see
             ``ppl_gen.data.mask``). The masks are the second column, labels the third.
+        in_memory: Whether to read all rows now, or to leave them where they are and read them when
+            they are needed, of .npy and .parquet files and folders; by default they are read if
+            they take no more than 1 GiB. What their values are is then told by 10,000 rows of each
+            part.
 
     Returns:
         The data set. Observations are float32, or long where the support is "categories".
@@ -102,7 +107,18 @@ def load(
     elif name in vision.LINES:
         data = vision.load_vision(name, root, download)
     else:
-        data = load_file(_path(name_or_path), target, wanted, seed, missing == "keep")
+        keep = missing == "keep"
+        data = load_file(_path(name_or_path), target, wanted, seed, keep, in_memory)
+    if data.on_disk:
+        changes = {"binarise": binarise, "labelled": labelled, "mask": mask}
+        changes["standardise"] = "True" if standardise else None
+        asked = [name for name, value in changes.items() if value is not None]
+        if asked or wanted is Support.CATEGORIES:
+            raise DataError(
+                f"{', '.join(asked) or 'support categories'} is for data in memory, but "
+                f"{data.name!r} is read from disk: store it changed, or read it into memory with "
+                "in_memory=True (--in-memory)"
+            )
     if wanted is not None:
         data = _supported(data, wanted)
     if binarise is not None:
@@ -126,6 +142,7 @@ def load(
         "missing": missing,
         "labelled": labelled,
         "mask": mask,
+        "in_memory": in_memory,
     }
     return replace(data, source=source)
 
@@ -162,7 +179,7 @@ def _path(name_or_path: str | os.PathLike[str]) -> Path:
 
 
 def _supported(data: Dataset, support: Support) -> Dataset:
-    check_support(data.pieces(), support, data.name)
+    check_support(data.looked_at(), support, data.name)
     if support is not Support.CATEGORIES:
         return replace(data, support=support)
     train, valid, test = (

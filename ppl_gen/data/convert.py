@@ -6,11 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torch.utils.data import Dataset as TorchDataset
-from torch.utils.data import TensorDataset
 
 from ppl_gen.data.dataset import Dataset, Part
+from ppl_gen.data.loaders import LoadedRows, Stream
 from ppl_gen.data.observations import tensor_of
+from ppl_gen.data.stores import of_store
 from ppl_gen.errors import DataError
 
 ACCEPTED = (
@@ -29,8 +31,9 @@ def as_part(data: Any) -> Part:
     Args:
         data: A ``Part``, returned as it is; a ``Dataset``, of which train is taken; a tensor or
             array, shape ``(N, *)``; a DataFrame of ``C`` numeric columns, which gives ``(N, C)``; a
-            tuple or list of such columns with ``N`` rows each; or a map-style torch data set,
-            whose items are stacked.
+            tuple or list of such columns with ``N`` rows each; a map-style torch data set, whose
+            items are stacked; or a ``DataLoader`` of one, through which rows are read when they
+            are needed (of a stream see :func:`stream`).
 
     Raises:
         DataError: If the data are none of these, have no rows, or have columns of unequal lengths.
@@ -39,6 +42,8 @@ def as_part(data: Any) -> Part:
         return data
     if isinstance(data, Dataset):
         return data.train
+    if isinstance(data, DataLoader):
+        return _loaded(data)
     if isinstance(data, TensorDataset):
         return Part(data.tensors)
     if isinstance(data, TorchDataset):
@@ -46,6 +51,40 @@ def as_part(data: Any) -> Part:
     if isinstance(data, list | tuple):
         return Part(tuple(_column(column, f"column {i}") for i, column in enumerate(data)))
     return Part((_column(data, "the data"),))
+
+
+def stream(loader: Any, rows: int) -> Part:
+    """Rows of a data set that cannot be indexed, read as they come.
+
+    A pass visits ``rows`` of them, and the bound is weighed for as many; the stream begins anew
+    where it ends. Its order is its own.
+
+    Args:
+        loader: A torch ``IterableDataset``, or a ``DataLoader`` of one, which tells by how many
+            workers it is read.
+        rows: How many rows it has.
+
+    Raises:
+        DataError: If it is none of these, gives nothing, or ``rows`` is no number of rows.
+    """
+    if isinstance(loader, IterableDataset):
+        loader = DataLoader(loader, batch_size=128)
+    if not isinstance(loader, DataLoader):
+        raise DataError(
+            f"a stream must be a torch IterableDataset or a DataLoader, got {type(loader).__name__}"
+        )
+    return Part(of_store(Stream(loader, rows)))
+
+
+def _loaded(loader: "DataLoader[Any]") -> Part:
+    if not isinstance(loader.dataset, IterableDataset):
+        return Part(of_store(LoadedRows(loader)))
+    if not isinstance(loader.dataset, Sized):
+        raise DataError(
+            f"how many rows {type(loader.dataset).__name__} has must be known, since it weighs the "
+            "bound: pg.data.stream(loader, rows=...)"
+        )
+    return stream(loader, len(loader.dataset))
 
 
 def _column(data: Any, what: str) -> Tensor:
@@ -66,8 +105,8 @@ def _column(data: Any, what: str) -> Tensor:
 def _stacked(data: TorchDataset[Any]) -> tuple[Tensor, ...]:
     if not isinstance(data, Sized):
         raise DataError(
-            f"a torch data set must have a length, but {type(data).__name__} has none; "
-            "collect its items into tensors first"
+            f"a torch data set must have a length, but {type(data).__name__} has none: "
+            "pg.data.stream(data, rows=...) reads it as it comes"
         )
     if len(data) == 0:
         raise DataError(f"data must have at least one row, but {type(data).__name__} is empty")

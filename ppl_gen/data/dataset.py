@@ -1,7 +1,7 @@
-"""A data set and its parts, as tensors in memory."""
+"""A data set and its parts, as tensors in memory or as rows that are read when needed."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,10 +9,13 @@ import torch
 from torch import Generator, Tensor
 
 from ppl_gen.data.levels import WHOLE, Levels
+from ppl_gen.data.stores import Column, Rows, in_passing, joined, together
 from ppl_gen.data.support import Support
 from ppl_gen.errors import DataError
 
 CHUNK_BYTES = 1 << 24
+# Rows on disk by which is told what values they have.
+LOOKED_AT = 10_000
 
 
 def seeded(seed: int) -> Generator:
@@ -33,8 +36,12 @@ class Part:
     Observations may be kept as bytes. Then ``x`` and ``columns`` are computed at every call, and
     what is written into them is lost; ``batch`` and ``pieces`` make numbers of some rows only.
 
+    Rows may stay where they are stored, when they are more than memory holds: see ``on_disk``.
+    ``x``, ``y`` and ``columns`` are then read when rows of them are taken.
+
     Args:
-        stored: Tensors of shape ``(N, *)``: the observations, then the labels if there are any.
+        stored: Tensors of shape ``(N, *)``, or columns of a store: the observations, then the
+            labels if there are any.
         redraw: Whether the observations are probabilities from which every ``batch`` draws 0 or 1
             anew, as Salakhutdinov and Murray (2008) binarise MNIST.
         levels: The numbers for which bytes stand, where the observations are kept as uint8; None
@@ -46,7 +53,7 @@ class Part:
             are no bytes.
     """
 
-    stored: tuple[Tensor, ...]
+    stored: tuple[Any, ...]
     redraw: bool = False
     levels: Levels | None = None
 
@@ -54,7 +61,7 @@ class Part:
         if not self.stored:
             raise DataError("data must have at least one column, got none")
         for column in self.stored:
-            if not isinstance(column, Tensor):
+            if not isinstance(column, Tensor | Column):
                 raise DataError(f"a column must be a tensor, got {type(column).__name__}")
             if column.ndim == 0:
                 raise DataError("a column must have one row for each observation, got a scalar")
@@ -73,17 +80,25 @@ class Part:
             )
 
     @property
-    def columns(self) -> tuple[Tensor, ...]:
+    def on_disk(self) -> bool:
+        """Whether rows stay where they are stored, and are read when they are needed."""
+        return any(isinstance(column, Column) for column in self.stored)
+
+    @property
+    def columns(self) -> tuple[Any, ...]:
         """The observations, then all else, shape ``(N, *)`` each."""
         return (self.x, *self.stored[1:])
 
     @property
-    def x(self) -> Tensor:
+    def x(self) -> Any:
         """The observations, shape ``(N, *shape)``."""
-        return self._numbers(self.stored[0])
+        kept = self.stored[0]
+        if self.levels is None:
+            return kept
+        return kept.then(self.levels) if isinstance(kept, Column) else self.levels(kept)
 
     @property
-    def y(self) -> Tensor | None:
+    def y(self) -> Any:
         """The labels, shape ``(N,)``: long for classes, float32 for a continuous truth."""
         return self.stored[1] if len(self.stored) > 1 else None
 
@@ -105,7 +120,7 @@ class Part:
             raise TypeError(
                 f"a part is indexed by a slice or a tensor of shape (B,), got {index!r}"
             )
-        return replace(self, stored=tuple(column[index] for column in self.stored))
+        return replace(self, stored=tuple(_chosen(column, index) for column in self.stored))
 
     def __repr__(self) -> str:
         shapes = ", ".join(str(tuple(column.shape)) for column in self.stored)
@@ -136,9 +151,39 @@ class Part:
         Returns:
             As of ``batch``.
         """
-        x, *rest = (column[index] for column in stored)
+        return self.shown(together(stored, index))
+
+    def shown(self, taken: Rows) -> Rows:
+        """Rows as a batch has them, of rows as they are stored."""
+        x, *rest = taken
         x = self._numbers(x)
         return (torch.bernoulli(x) if self.redraw else x, *rest)
+
+    def in_passing(self, batches: Sequence[Tensor], begin: int, columns: int) -> Iterator[Rows]:
+        """Batches of rows as they are stored, one after the other, where they are on disk.
+
+        Args:
+            batches: Places of the rows of each.
+            begin: Which is the first.
+            columns: How many columns are needed.
+        """
+        return in_passing(self.stored[:columns], batches, begin)
+
+    def order(self) -> Tensor:
+        """Places of all rows in a random order, from torch's generator; a stream has its own."""
+        stored = next((column for column in self.stored if isinstance(column, Column)), None)
+        if stored is None:
+            return torch.randperm(len(self), device=self.device)
+        return stored.store.order(stored.rows)
+
+    def some(self, rows: int) -> "Part":
+        """At most so many rows, evenly spread over all, in memory."""
+        places = torch.linspace(0, len(self) - 1, min(rows, len(self)), dtype=torch.float64)
+        return replace(self, stored=together(self.stored, places.round().long()))
+
+    def in_memory(self) -> "Part":
+        """All rows, read where they are on disk."""
+        return replace(self, stored=together(self.stored, slice(None))) if self.on_disk else self
 
     def pieces(self) -> Iterator[Tensor]:
         """The observations from first to last, some rows at a time, shape ``(B, *shape)`` each.
@@ -174,6 +219,11 @@ class Part:
         Args:
             way: Gives 0 and 1 for some observations, shape ``(B, *shape)``, first rows first.
         """
+        if self.on_disk:
+            raise DataError(
+                "observations that are read from disk cannot be binarised: store them as 0 and 1, "
+                "or read them into memory with in_memory=True"
+            )
         if self.levels is None and self.stored[0].dtype is not torch.float32:
             x, levels = torch.cat([way(rows) for rows in self.pieces()]), None
         else:
@@ -187,8 +237,13 @@ class Part:
     def fingerprint(self) -> str:
         """SHA-256 over the shapes, types and bytes of the columns and over ``redraw``, in hex.
 
-        Observations kept as bytes count as the numbers that they stand for.
+        Observations kept as bytes count as the numbers that they stand for. Of rows on disk it is
+        that of their number and of some, evenly spread: up to 10,000.
         """
+        if self.on_disk:
+            known_by = min(c.store.known_by for c in self.stored if isinstance(c, Column))
+            told = f"{len(self)} rows, of them {self.some(known_by).fingerprint}"
+            return hashlib.sha256(told.encode()).hexdigest()
         digest = hashlib.sha256(f"redraw={self.redraw}".encode())
         columns = (self.pieces(), *(_split(column.detach()) for column in self.stored[1:]))
         for pieces, first in zip(columns, self[:1].columns, strict=True):
@@ -198,9 +253,13 @@ class Part:
         return digest.hexdigest()
 
 
-def _split(column: Tensor) -> tuple[Tensor, ...]:
+def _chosen(column: Any, index: slice | Tensor) -> Any:
+    return column.chosen(index) if isinstance(column, Column) else column[index]
+
+
+def _split(column: Any) -> Iterable[Tensor]:
     """A column in pieces that take ``CHUNK_BYTES`` at most as float32, or one row each."""
-    row_bytes = max(1, column[0].numel() * max(4, column.element_size()))
+    row_bytes = max(1, 4 * column.shape[1:].numel(), column[:1].nbytes)
     return column.split(max(1, CHUNK_BYTES // row_bytes))
 
 
@@ -227,7 +286,8 @@ def concat(*parts: Part) -> Part:
             raise DataError("a redrawn part can be joined only with parts that hold 0 and 1")
     alike = len({part.levels for part in parts}) == 1
     columns = zip(*(part.stored if alike else part.columns for part in parts), strict=True)
-    return Part(tuple(map(torch.cat, columns)), redraw, parts[0].levels if alike else None)
+    whole = tuple(joined(c) if isinstance(c[0], Column) else torch.cat(c) for c in columns)
+    return Part(whole, redraw, parts[0].levels if alike else None)
 
 
 def _is_binary(x: Tensor) -> bool:
@@ -288,6 +348,16 @@ class Dataset:
         """All observations, some rows of train, valid and test at a time."""
         for part in self.parts:
             yield from part.pieces()
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether rows stay where they are stored."""
+        return any(part.on_disk for part in self.parts)
+
+    def looked_at(self) -> Iterator[Tensor]:
+        """As :meth:`pieces`; where rows are on disk, up to 10,000 of each part."""
+        for part in self.parts:
+            yield from (part.some(LOOKED_AT) if part.on_disk else part).pieces()
 
     @property
     def fingerprint(self) -> str:

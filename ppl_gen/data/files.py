@@ -9,10 +9,12 @@ from typing import Any
 import torch
 
 from ppl_gen.data.arrays import read_arrays
-from ppl_gen.data.dataset import Dataset, Part, divided, last_sixth, seeded
+from ppl_gen.data.dataset import LOOKED_AT, Dataset, Part, divided, last_sixth, seeded
 from ppl_gen.data.images import read_images
 from ppl_gen.data.levels import PIXELS, WHOLE, Levels
-from ppl_gen.data.observations import Observations, cause
+from ppl_gen.data.observations import Observations, cause, checked_observations
+from ppl_gen.data.stored_files import ArrayFiles, OnDisk, arrays_in, on_disk
+from ppl_gen.data.stores import of_store
 from ppl_gen.data.support import Support, inferred_support
 from ppl_gen.data.tables import read_csv, read_parquet
 from ppl_gen.errors import DataError
@@ -22,7 +24,12 @@ TABLES = {".csv": read_csv, ".parquet": read_parquet}
 
 
 def load_file(
-    path: Path, target: str | None, support: Support | None, seed: int, missing: bool = False
+    path: Path,
+    target: str | None,
+    support: Support | None,
+    seed: int,
+    missing: bool = False,
+    in_memory: bool | None = None,
 ) -> Dataset:
     """Load a user's own data.
 
@@ -36,11 +43,14 @@ def load_file(
         support: What the values are, inferred from them unless told.
         seed: The seed of the division.
         missing: Whether values may be missing, which are then NaN, and the support real.
+        in_memory: Whether to read all of it now; by default if it is no larger than 1 GiB.
 
     Raises:
         DataError: If the path does not exist, or its content cannot be used.
     """
     try:
+        if (kept := on_disk(path, target, in_memory)) is not None:
+            return _described(path, kept, support, seed, missing)
         pieces = _read(path, target, missing)
     except OSError as error:
         raise DataError(f"{str(path)!r} cannot be read: {cause(error)}") from error
@@ -70,6 +80,10 @@ def _read(path: Path, target: str | None, missing: bool) -> Mapping[str, Observa
         kinds = " and ".join(TABLES)
         raise DataError(f"target names a column of {kinds} files, which {path.name!r} is not")
     if path.is_dir():
+        arrays = arrays_in(path)
+        if arrays:
+            (x,) = ArrayFiles(arrays).read(torch.arange(len(ArrayFiles(arrays))))
+            return {"all": Observations(checked_observations(x, repr(path.name), missing))}
         return {"all": read_images(path)}
     if kind not in (*ARRAYS, *TABLES):
         known = ", ".join((*ARRAYS, *TABLES))
@@ -82,6 +96,31 @@ def _read(path: Path, target: str | None, missing: bool) -> Mapping[str, Observa
     if kind in TABLES:
         return {"all": TABLES[kind](path, target, missing)}
     return read_arrays(path, missing)
+
+
+def _described(
+    path: Path, kept: OnDisk, support: Support | None, seed: int, missing: bool
+) -> Dataset:
+    """Rows on disk, divided, and what some of them say of their values."""
+    whole = Part(of_store(kept.store))
+    if whole.stored[0].dtype is torch.uint8:
+        some = {"all": Observations(whole.some(LOOKED_AT).stored[0])}
+        whole = replace(whole, levels=PIXELS if _is_picture(some, support) else WHOLE)
+    elif not whole.stored[0].is_floating_point():
+        whole = replace(whole, stored=(whole.stored[0].to(dtype=torch.float32), *whole.stored[1:]))
+    names: dict[str, Any] = {"label_names": kept.label_names, "column_names": kept.column_names}
+    data = divided(path.name, Support.REAL, whole, seeded(seed), **names)
+    missed = any(bool(rows.isnan().any()) for rows in data.looked_at())
+    if missed and not missing:
+        raise DataError(
+            f"{path.name!r} holds values that are NaN; remove or replace them, or keep them with "
+            "missing='keep' (--missing keep) for a story that takes them"
+        )
+    if any(bool(rows.isinf().any()) for rows in data.looked_at()):
+        raise DataError(f"{path.name!r} holds values that are infinite; remove or replace them")
+    if missed:
+        return data
+    return replace(data, support=support or inferred_support(data.looked_at()))
 
 
 def _is_picture(pieces: Mapping[str, Observations], support: Support | None) -> bool:

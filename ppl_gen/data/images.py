@@ -19,21 +19,11 @@ GREY = ("1", "L", "LA", "La")
 DEEP_GREY = ("I;16", "I;16B", "I;16L", "I")
 
 
-def read_images(folder: Path) -> Observations:
-    """Read all images of a folder, in the order of their names.
-
-    Subfolders that hold images are classes, in the order of their names. Grey images have shape
-    ``(1, height, width)``, all others become RGB, ``(3, height, width)``; transparency is dropped.
-
-    Args:
-        folder: The folder. Hidden files and folders are passed over.
-
-    Returns:
-        uint8, or float32 in ``[0, 1]`` for 16-bit images, shape ``(N, channels, height, width)``.
+def images_of(folder: Path) -> tuple[list[Path], Tensor | None, tuple[str, ...] | None]:
+    """The images of a folder, their classes, and what these are called, as of `read_images`.
 
     Raises:
-        DataError: If there are no images, some lie beside class folders, one cannot be read, or
-            two differ in size or in being grey.
+        DataError: If there are none, or some lie beside class folders.
     """
     loose = _images_in(folder)
     classes = {
@@ -50,10 +40,30 @@ def read_images(folder: Path) -> Observations:
             f"{loose[0].name!r} and {next(iter(classes))!r}; give every image a class, or none"
         )
     if loose:
-        return Observations(_stacked(loose, folder))
+        return loose, None, None
     files = [file for found in classes.values() for file in found]
     codes = [code for code, found in enumerate(classes.values()) for _ in found]
-    return Observations(_stacked(files, folder), torch.tensor(codes), tuple(classes))
+    return files, torch.tensor(codes), tuple(classes)
+
+
+def read_images(folder: Path) -> Observations:
+    """Read all images of a folder, in the order of their names.
+
+    Subfolders that hold images are classes, in the order of their names. Grey images have shape
+    ``(1, height, width)``, all others become RGB, ``(3, height, width)``; transparency is dropped.
+
+    Args:
+        folder: The folder. Hidden files and folders are passed over.
+
+    Returns:
+        uint8, or float32 in ``[0, 1]`` for 16-bit images, shape ``(N, channels, height, width)``.
+
+    Raises:
+        DataError: If there are no images, some lie beside class folders, one cannot be read, or
+            two differ in size or in being grey.
+    """
+    files, codes, names = images_of(folder)
+    return Observations(_stacked(files, folder), codes, names)
 
 
 def image(
@@ -94,7 +104,7 @@ def image(
         )
     if not path.is_file():
         raise DataError(f"there is no image {str(path)!r}; check the path")
-    pixels = _image(path, path.parent)
+    pixels = pixels_of(path, path.parent)
     pixels = pixels.float() / (255 if pixels.dtype is torch.uint8 else 1)
     channels, height, width = (1, *shape)[-3:]
     if channels == 1 and len(pixels) == 3:  # luma, as Pillow makes grey of colours
@@ -142,7 +152,7 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def _stacked(files: list[Path], folder: Path) -> Tensor:
-    images = [_image(file, folder) for file in files]
+    images = [pixels_of(file, folder) for file in files]
     for file, image in zip(files, images, strict=True):
         if image.shape != images[0].shape:
             raise DataError(
@@ -160,7 +170,12 @@ def _size(image: Tensor) -> str:
     return f"{width} x {height} {'grey' if channels == 1 else 'RGB'}"
 
 
-def _image(file: Path, folder: Path) -> Tensor:
+def pixels_of(file: Path, folder: Path) -> Tensor:
+    """The pixels of one image, ``(channels, height, width)``.
+
+    Raises:
+        DataError: If it cannot be read; it is called as it lies in the folder.
+    """
     from PIL import Image
 
     try:

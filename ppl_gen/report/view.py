@@ -173,7 +173,8 @@ class View:
             fitted = size == self.run.data.rows and size <= WHOLE
             if structure.subsamples or not fitted:
                 raise NotShown(f"Single rows cannot be shown: {structure.needs_all}.")
-        return self.shown.part.fixed(self.run.settings.seed).to("cpu")[self.index]
+        part = self.shown.part.fixed(self.run.settings.seed).to("cpu")
+        return part[self.index].in_memory()
 
     def number(self, row: int) -> int:
         """Which row of the source a shown one is, or of what was given, from 0."""

@@ -1,15 +1,18 @@
 """A fit that was interrupted goes on to the very bits of one that was not."""
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import ppl_gen as pg
 from ppl_gen.inference import checkpoint
@@ -82,6 +85,31 @@ def counted_guide(x: Tensor) -> None:
         pyro.sample("z", dist.Bernoulli(logits=x @ weight), infer=infer)
 
 
+class Counting(IterableDataset[Any]):
+    """The rows, one after the other."""
+
+    def __iter__(self) -> Any:
+        return iter(X)
+
+
+def on_disk(name: str) -> pg.data.Part:
+    """The rows in a file, in a table of row groups, behind a loader or as a stream."""
+    if name == "a loader":
+        return pg.data.as_part(DataLoader(TensorDataset(X), num_workers=1))
+    if name == "a stream":
+        return pg.data.stream(DataLoader(Counting(), batch_size=7), rows=100)
+    folder = Path(tempfile.mkdtemp(prefix="ppl-gen-test-"))
+    if name == "a file":
+        np.save(folder / "x.npy", X.numpy())
+    else:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        table = pa.table({f"c{i}": X[:, i].numpy() for i in range(5)})
+        pq.write_table(table, folder / "x.parquet", row_group_size=20)
+    return pg.data.concat(*pg.data.load(next(folder.iterdir()), in_memory=False).parts)
+
+
 STEPS: dict[str, Any] = {"epochs": 6, "batch_size": 40}
 FITS: dict[str, Callable[[], tuple[Any, Any, dict[str, Any]]]] = {
     "ppca": lambda: (PPCA((5,), 2), X, STEPS),
@@ -103,6 +131,10 @@ FITS: dict[str, Callable[[], tuple[Any, Any, dict[str, Any]]]] = {
     "momentum": lambda: (PPCA((5,), 2), X, {**STEPS, "optimizer": "sgd(momentum=0.9)"}),
     "validation": lambda: (PPCA((5,), 2), X, {**STEPS, "validation": X[:20], "patience": 2}),
     "a data set": lambda: (PPCA((4,), 2), pg.data.load("iris"), STEPS),
+    "a file": lambda: (VAE((5,), **SMALL), on_disk("a file"), {**STEPS, "compile": "graph"}),
+    "row groups": lambda: (PPCA((5,), 2), on_disk("row groups"), STEPS),
+    "a loader": lambda: (PPCA((5,), 2), on_disk("a loader"), {**STEPS, "validation": X[:20]}),
+    "a stream": lambda: (PPCA((5,), 2), on_disk("a stream"), STEPS),
     "cvae": lambda: (CVAE((5,), "label(classes=3)", **SMALL), (X, LABELS), STEPS),
     "m2": lambda: (M2((5,), 3, **SMALL), (X, LABELS), STEPS),
     "an implicit prior": lambda: (VAE((5,), prior="flower-sampler", **SMALL), X, STEPS),
