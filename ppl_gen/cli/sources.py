@@ -43,8 +43,8 @@ class Source:
         missing: What to do where a file has no value: refuse, or keep it for a story that takes
             missing values.
         labelled: How many labels of the train part to keep; the others count as unknown.
-        in_memory: Read all rows at once, or leave them on disk and read them when they are needed;
-            by default they are read if they take no more than 1 GiB.
+        read: All rows at once, or each as it is needed, in which case they stay on disk; auto
+            reads them at once if they take no more than 1 GiB.
         download: Let torchvision fetch an image data set that is missing.
     """
 
@@ -59,7 +59,7 @@ class Source:
     mask: Annotated[str | None, Unset] = None
     missing: Literal["refuse", "keep"] = "refuse"
     labelled: Annotated[int | None, Unset] = None
-    in_memory: Annotated[bool | None, Unset] = None
+    read: Literal["auto", "at-once", "as-needed"] = "auto"
     download: bool = False
 
     def load(self) -> Dataset | None:
@@ -80,7 +80,7 @@ class Source:
             mask=self.mask,
             missing=self.missing,
             labelled=self.labelled,
-            in_memory=self.in_memory,
+            in_memory={"at-once": True, "as-needed": False}.get(self.read),
             support=None if self.support is None else self.support.replace("-", " "),
         )
 

@@ -117,7 +117,7 @@ def load(
             raise DataError(
                 f"{', '.join(asked) or 'support categories'} is for data in memory, but "
                 f"{data.name!r} is read from disk: store it changed, or read it into memory with "
-                "in_memory=True (--in-memory)"
+                "in_memory=True (--read at-once)"
             )
     if wanted is not None:
         data = _supported(data, wanted)
