@@ -164,7 +164,7 @@ class _Subject:
         self.seen = self.is_fitted(self.rows)
         self.train = None if train is None else _shaped_like(as_part(train), run)
         # Rows that are drawn anew are drawn here, so that all runs see the same.
-        self.rows = self.rows.fixed(seed)
+        self.rows = self.rows.sample().fixed(seed)
         try:
             self.batch = run.batch(self.rows)
         except DataError as error:
@@ -174,6 +174,7 @@ class _Subject:
                 f"run {name!r} must be fitted to the train rows that are given, got one of other "
                 "rows: compare runs of the same data"
             )
+        self.train = None if self.train is None else self.train.sample()
         reason = self._says_nothing()
         if reason:
             raise DataError(f"run {name!r} must give an evidence to each row, but {reason}")
@@ -329,8 +330,7 @@ def _shaped_like(part: Part, run: Run) -> Part:
     if shape == own or not flat:
         return part
     # A mask has the shape of the observations that it is of.
-    stored = (c.reshape(len(part), *shape) if c.shape[1:] == own else c for c in part.stored)
-    return replace(part, stored=tuple(stored))
+    return part.then(lambda rows: rows.reshape(len(rows), *shape), where=torch.Size(own))
 
 
 def _check_alike(subjects: list[_Subject]) -> None:

@@ -314,7 +314,7 @@ def _scale_ratio(data: Dataset) -> float:
     """How many times the deviation of one column is that of another, of real rows; 1 otherwise."""
     if data.support is not Support.REAL or len(data.shape) != 1:
         return 1.0
-    deviations = data.train.x.std(0)
+    deviations = data.train.sample().x.std(0)
     varied = deviations[deviations > 0]
     return (varied.max() / varied.min()).item() if len(varied) else 1.0
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import tyro
-from torch import Tensor
 
 from ppl_gen.cli.console import note
 from ppl_gen.data import CATALOGUE, Dataset, Part, concat, load
 from ppl_gen.data.standardise import standardised
-from ppl_gen.data.stores import Column
 from ppl_gen.errors import DataError, RunError
 from ppl_gen.inference import Run, Settings, disk
 from ppl_gen.inference import load as load_run
@@ -221,10 +220,7 @@ def _in_order(data: Dataset, names: Sequence[str] | None) -> Dataset:
     places = [own.index(name) for name in names]
     if len(places) < len(own):
         note(f"of {data.name!r} only the columns that were fitted are taken: {', '.join(names)}")
-    train, valid, test = (
-        replace(part, stored=(_changed(part.stored[0], lambda x: x[:, places]), *part.stored[1:]))
-        for part in data.parts
-    )
+    train, valid, test = (part.then(lambda x: x[:, places]) for part in data.parts)
     return replace(data, train=train, valid=valid, test=test, column_names=tuple(names))
 
 
@@ -263,19 +259,10 @@ def shaped_like(data: Dataset, columns: Any) -> Dataset:
 def flattened(data: Dataset) -> Dataset:
     """The data with every observation, and every mask of one, as one row of numbers."""
 
-    def flat(column: Tensor) -> Tensor:
-        return (
-            _changed(column, lambda x: x.flatten(1)) if column.shape[1:] == data.shape else column
-        )
-
     train, valid, test = (
-        replace(part, stored=tuple(flat(column) for column in part.stored)) for part in data.parts
+        part.then(lambda x: x.flatten(1), where=torch.Size(data.shape)) for part in data.parts
     )
     return replace(data, train=train, valid=valid, test=test)
-
-
-def _changed(column: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    return column.then(change) if isinstance(column, Column) else change(column)
 
 
 def warn_if_changed(data: Dataset, fingerprint: str | None) -> None:

@@ -181,6 +181,20 @@ class Part:
         places = torch.linspace(0, len(self) - 1, min(rows, len(self)), dtype=torch.float64)
         return replace(self, stored=together(self.stored, places.round().long()))
 
+    def then(self, change: Callable[[Tensor], Tensor], where: torch.Size | None = None) -> "Part":
+        """Every row changed: of the observations, or of each column whose rows have a shape."""
+
+        def changed(place: int, column: Any) -> Any:
+            if (place > 0) if where is None else (column.shape[1:] != where):
+                return column
+            return column.then(change) if isinstance(column, Column) else change(column)
+
+        return replace(self, stored=tuple(changed(*item) for item in enumerate(self.stored)))
+
+    def sample(self) -> "Part":
+        """Itself; where rows are on disk up to 10,000, evenly spread over all, in memory."""
+        return self.some(LOOKED_AT) if self.on_disk else self
+
     def in_memory(self) -> "Part":
         """All rows, read where they are on disk."""
         return replace(self, stored=together(self.stored, slice(None))) if self.on_disk else self
@@ -357,7 +371,7 @@ class Dataset:
     def looked_at(self) -> Iterator[Tensor]:
         """As :meth:`pieces`; where rows are on disk, up to 10,000 of each part."""
         for part in self.parts:
-            yield from (part.some(LOOKED_AT) if part.on_disk else part).pieces()
+            yield from part.sample().pieces()
 
     @property
     def fingerprint(self) -> str:

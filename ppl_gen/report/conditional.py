@@ -203,7 +203,7 @@ def classes_of(view: View) -> Tensor:
     part = view.shown.part
     if part is None or not view.told or len(part.stored) < 2:
         return torch.empty(0)
-    values = part.stored[1].detach().reshape(-1).double().cpu().unique()
+    values = part.sample().stored[1].detach().reshape(-1).double().cpu().unique()
     values = values[values != UNKNOWN]
     whole = values.isfinite().all() and (values == values.round()).all()
     return values if whole and 2 <= len(values) <= CLASSES else torch.empty(0)
