@@ -183,6 +183,15 @@ def run_opened(path: Path) -> None:
     repr(pg.load(path))
 
 
+def data_opened(path: Path) -> None:
+    """Data are loaded, and where rows can stay on disk they are read from there, too."""
+    on_disk = path.is_dir() or path.suffix in (".npy", ".parquet")
+    if on_disk:
+        for part in pg.data.load(path, in_memory=False).parts:
+            part.in_memory()
+    pg.data.load(path)
+
+
 def main() -> int:
     """Change, open, count."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -212,7 +221,7 @@ def main() -> int:
                 else:
                     shutil.copy(original, copy)
                     changed(copy, chance)
-                work = run_opened if kind == "runs" else pg.data.load
+                work = run_opened if kind == "runs" else data_opened
                 counts[opened(lambda work=work, copy=copy: work(copy))] += 1
                 if copy.is_dir():
                     shutil.rmtree(copy)

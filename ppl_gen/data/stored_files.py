@@ -209,7 +209,7 @@ def _header(path: Path) -> tuple[tuple[int, ...], Any, int]:
             shape, fortran, dtype = read(file)
             begin = file.tell()
         size = path.stat().st_size
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # of a damaged file NumPy raises whatever came of its parsing
         raise DataError(f"{path.name!r} is no readable NumPy file: {cause(error)}") from error
     if dtype.hasobject:
         raise DataError(
