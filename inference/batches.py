@@ -13,6 +13,7 @@ from ppl_gen.data import Dataset, Part, as_part
 from ppl_gen.data.stores import Column, together
 from ppl_gen.errors import DataError
 from ppl_gen.inference.memory import MEMORY
+from ppl_gen.inference.processes import Processes
 from ppl_gen.inference.tracing import Batch
 
 # Rows on disk by which a story finds its first weights, at most.
@@ -39,6 +40,7 @@ class Batches:
         self.arguments = arguments
         self.batch_size = batch_size
         self.device = device
+        self.processes = Processes()
 
     @property
     def on_disk(self) -> bool:
@@ -100,7 +102,7 @@ class Batches:
             return ()
         if self.on_disk:
             return self.part.shown(given)
-        if self.count == 1:
+        if self.count == 1 and self.processes.alone:
             return self.whole()
         return self.part.batch(given[0])[: self.arguments]
 
@@ -110,8 +112,12 @@ class Batches:
             return torch.arange(self.size, device=self.device)
         return self.part.order()
 
+    def rows_of(self, position: int) -> int:
+        """How many rows a step of a pass has, those of other processes included."""
+        return min(self.batch_size, self.size - position * self.batch_size)
+
     def passing(self, order: Tensor | None = None, begin: int = 0) -> Iterator[tuple[Tensor, ...]]:
-        """What the steps of a pass are given, one after the other.
+        """What the steps of a pass are given, one after the other: of each the process's share.
 
         Args:
             order: Numbers of all rows, ``(N,)``; by default from the first to the last.
@@ -119,7 +125,7 @@ class Batches:
         """
         if order is None:
             order = torch.arange(self.size, device=self.device)
-        batches = order.split(self.batch_size)
+        batches = [self.processes.share(rows) for rows in order.split(self.batch_size)]
         if self.part is None or not self.on_disk:
             return ((rows,) for rows in batches[begin:])
         return self.part.in_passing(batches, begin, self.arguments)

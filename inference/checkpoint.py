@@ -227,6 +227,18 @@ class Interrupts:
         self.asked = number
 
 
+class Follower:
+    """Ends a fit where it is asked to, in a process beside the one that saves it."""
+
+    def __init__(self, interrupts: Interrupts) -> None:
+        self.interrupts = interrupts
+
+    def __call__(self, training: Any, epoch: int | None = None) -> None:
+        """End, if the fit is to end; see :class:`Saver`."""
+        if self.interrupts.asked is not None:
+            self.interrupts.end("interrupted")
+
+
 class Saver:
     """Saves a fit as it goes on, and ends it where it is asked to.
 

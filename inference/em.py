@@ -157,6 +157,10 @@ class ExpectationMaximisation(Training):
                 "hand over data alone, or fit with method='svi'"
             )
         super().__init__(pair, data, *arguments)
+        if not self.processes.alone:
+            raise StoryError(
+                "method='em' is for one process: take method='svi' with several, or one device"
+            )
         self.expectation = Expectation(fixed_rows(self.batches, self.settings.seed))
         self.held_out: Expectation | None = None
         if self.valid is not None:

@@ -16,6 +16,7 @@ from ppl_gen.errors import FitError
 from ppl_gen.inference import checkpoint, disk, files
 from ppl_gen.inference.em import ExpectationMaximisation, is_open_ended
 from ppl_gen.inference.pair import as_pair
+from ppl_gen.inference.processes import follows, joined
 from ppl_gen.inference.progress import reporter
 from ppl_gen.inference.run import Run
 from ppl_gen.inference.seeds import seeded
@@ -45,6 +46,8 @@ def fit(
     resume: str | Path | None = None,
     checkpoint_seconds: float = 60.0,
     checkpoint_epochs: int | None = None,
+    devices: int = 1,
+    num_nodes: int = 1,
     progress: bool = True,
     **settings: Any,
 ) -> Run:
@@ -73,6 +76,11 @@ def fit(
         checkpoint_seconds: How often to keep a checkpoint, in seconds; less often where writing one
             takes more than 2 % of that.
         checkpoint_epochs: How often, in epochs too.
+        devices: Processes on each machine that fit the story together, each with a share of every
+            batch; ``out`` is written by one. They are started by Lightning Fabric, which runs the
+            present script again for each, or joined where ``torchrun`` has started them: what
+            follows in a script is then done by every one.
+        num_nodes: Machines.
         progress: Whether to show how far it is.
         **settings: The fields of :class:`Settings`: ``method``, ``epochs``, ``seed``,
             ``batch_size``, ``restarts``, ``tolerance``, ``learning_rate``, ``optimizer``,
@@ -107,7 +115,7 @@ def fit(
         Kingma and Welling (2014), https://arxiv.org/abs/1312.6114; Ranganath et al. (2014),
         https://arxiv.org/abs/1401.0118, where a site cannot be reparametrised.
     """
-    saved = None
+    saved, saved_at = None, Path(resume or ".")
     if resume is not None:
         saved, out = _to_resume(Path(resume), out, settings), resume
         settings = saved.record["settings"]
@@ -119,9 +127,12 @@ def fit(
             f"{type(elbo).__name__}"
         )
     target = None if out is None else Path(out)
-    if target is not None and saved is None:
+    if target is not None and saved is None and not follows():
         disk.check_target(target, overwrite)
     device = chosen.torch_device()
+    processes = joined(devices, num_nodes, device)
+    if not processes.first:  # one writes and tells
+        target, progress = None, False
     with ExitStack() as stack:
         stack.enter_context(seeded(chosen.seed))
         stack.enter_context(chosen.with_precision())
@@ -133,7 +144,7 @@ def fit(
             pair = as_pair(story).fresh(warm_start)
         else:
             open_ended = story is not None and is_open_ended(as_pair(story).story)
-            pair = disk.read_story(target, saved.record["story"], None if open_ended else story)
+            pair = disk.read_story(saved_at, saved.record["story"], None if open_ended else story)
             kwargs = {**saved.record["kwargs"], **(kwargs or {})}
         pair.to(device)
         if isinstance(data, Dataset) and validation is None:
@@ -141,16 +152,19 @@ def fit(
         stack.enter_context(pair.active())
         given = (pair, data, validation, dict(kwargs or {}), chosen, warm_start)
         if chosen.method == "em":
-            training = ExpectationMaximisation(*given)
+            training = ExpectationMaximisation(*given, processes)
         else:
-            training = GradientAscent(*given, elbo=elbo)
+            training = GradientAscent(*given, processes, elbo=elbo)
         if saved is not None:
             training.resume(saved)
-        interrupts = checkpoint.Interrupts()
+        training.interrupts = interrupts = checkpoint.Interrupts()
         if target is not None:
             training.save = checkpoint.Saver(
                 target, checkpoint_seconds, checkpoint_epochs, interrupts
             )
+        elif not processes.first:
+            training.save = checkpoint.Follower(interrupts)
+        if out is not None:
             stack.enter_context(interrupts.heard())
         keep: tuple[str, ...] = (checkpoint.FOLDER,)
         try:

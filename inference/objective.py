@@ -13,6 +13,7 @@ from torch.distributions import kl_divergence
 
 from ppl_gen.errors import StoryError
 from ppl_gen.inference.pair import Pair
+from ppl_gen.inference.processes import Processes
 from ppl_gen.inference.structure import Structure
 from ppl_gen.inference.tracing import Batch, Nodes, Weights, is_one
 
@@ -161,6 +162,7 @@ class Objective:
         self.elbo = elbo
         self.size = size
         self.free_bits = free_bits
+        self.processes = Processes()
 
     @property
     def reason(self) -> str:
@@ -206,10 +208,11 @@ class Objective:
     def weighted(self, batch: Batch, kl_weight: float | Tensor) -> tuple[Any, Any]:
         """Model and guide with the weights of data plate and KL term applied."""
         factor = self.size / len(batch[0]) if self.structure.batch_plates else 1.0
+        guide = self.processes.joint(self.pair.guide, self.structure.data_plates)
         if factor == 1.0 and is_one(kl_weight):
-            return self.pair.model, self.pair.guide
+            return self.pair.model, guide
         weights = Weights(self.structure.batch_plates, factor, kl_weight)
-        return weights(self.pair.model), weights(self.pair.guide)
+        return weights(self.pair.model), weights(guide)
 
     def _reconstruction(self, traces: list[Any], total: Tensor) -> Tensor:
         terms = [

@@ -185,11 +185,11 @@ class GradientAscent(Training):
         draws = self._parts(visit.draws, self.batches)
         for rows in self.visits(visit):
             given = (*rows, *weights, *draws[visit.position])
-            figures, gradients = self._finite_step(epoch, visit.position, rows, given)
+            figures, gradients, used = self._finite_step(epoch, visit.position, rows, given)
             rate = self.settings.learning_rate * self._rate_at(self.steps / total)
             self.update.prepare(self.gradient.parameters)
             self.update.set_rate(rate)
-            self.update(self.gradient.used(*given), gradients)
+            self.update(used, gradients)
             del gradients  # the next ones take their place in memory, and in the cache
             self.steps += 1
             self.recorder.step(-figures[0], figures[2], rate, weight)
@@ -201,7 +201,7 @@ class GradientAscent(Training):
                     self.rounds.look(self.pair.parameters())
                 self.rounds.average(self.gradient.parameters)
                 self.update.means = self.rounds.means
-            mean.add(figures, len(rows[0]))
+            mean.add(figures, self.batches.rows_of(visit.position))
         self.visit = None
         self.pair.train(False)
         return mean.figures()
@@ -220,8 +220,11 @@ class GradientAscent(Training):
         with seeded(self.settings.seed), graded, self.update.averaged():
             drawn = None if self.matched is None else self.matched.draw(self.valid.size)
             draws = self._parts(drawn, self.valid)
-            for rows, given in zip(self.valid.passing(), draws, strict=True):
-                mean.add(self.watched(*rows, *given)[0].tolist(), len(rows[0]))
+            for i, (rows, given) in enumerate(zip(self.valid.passing(), draws, strict=True)):
+                count = self.valid.rows_of(i)
+                figures, _ = self.processes.mean(self.watched(*rows, *given)[0], (), count, ())
+                mean.add(figures.tolist(), count)
+                self.processes.agree(None)
         return mean.figures()
 
     def _watched(self, *inputs: Tensor) -> tuple[Tensor]:
@@ -288,9 +291,12 @@ class GradientAscent(Training):
         total, weight = 0.0, self.settings.kl_weight
         graded = torch.set_grad_enabled(self.structure.enumerated)
         with graded, pyro.validation_enabled(False), quiet():
-            for rows in batches.passing():
-                loss = self.bound(batches.at(*rows), self.kwargs, weight).loss
-                total -= loss.item() * len(rows[0])
+            for i, rows in enumerate(batches.passing()):
+                count = batches.rows_of(i)
+                loss = self.bound(batches.at(*rows), self.kwargs, weight).loss.detach()
+                (mean,), _ = self.processes.mean(loss.reshape(1), (), count, ())
+                total -= mean.item() * count
+                self.processes.agree(None)
         return total / batches.size
 
     def _kept(self, epoch: Epoch) -> bool:
@@ -328,6 +334,8 @@ class GradientAscent(Training):
             )
             objective = Objective(pair, structure, chosen, size, settings.free_bits)
             self.bound = Objective(pair, structure, plain, size)
+        if not self.processes.alone:
+            self._shared_out(objective)
         self.reason = objective.reason
         self.gradient = Gradient(objective, self.batches, kwargs)
         programs = (pair.model, pair.guide)
@@ -335,6 +343,20 @@ class GradientAscent(Training):
         self.watched = Captured(self._watched, programs, settings.compile, lambda _: self.epochs)
         captured = settings.compile != "eager"
         self.update = Update(settings.make_optimizer, settings.clip, settings.ema, captured)
+
+    def _shared_out(self, objective: Any) -> None:
+        """Let every process climb the bound of whole batches, of which it has a share.
+
+        Raises:
+            StoryError: If the bound of a batch is no mean over its rows.
+        """
+        if self.matched is not None or self.settings.free_bits:
+            what = "codes matched to a prior" if self.matched is not None else "free_bits"
+            raise StoryError(
+                f"{what} cannot be shared out among processes, as it takes all rows of a batch "
+                "together: fit with one process"
+            )
+        objective.processes = self.bound.processes = self.processes
 
     def _chosen_match(self, example: Batch) -> Matched | None:
         """What is climbed in place of an ELBO, if a prior has no density or a match is asked for.
@@ -383,20 +405,24 @@ class GradientAscent(Training):
     def _uses(self, rows: int) -> int:
         """How many steps of that many rows there will be at most."""
         full = self.batches.size // self.batches.batch_size
+        share = round(self.batches.batch_size * self.processes.weight(self.batches.batch_size))
         # One that ends by itself seldom takes a tenth of what it may.
         epochs = self.epochs if self.rounds is None else -(-self.epochs // 10)
-        return epochs * (full if rows == self.batches.batch_size else 1)
+        return epochs * (full if rows == share else 1)
 
     def _finite_step(
         self, number: int, position: int, rows: tuple[Tensor, ...], given: Given
-    ) -> tuple[list[float], tuple[Tensor, ...]]:
+    ) -> tuple[list[float], tuple[Tensor, ...], list[bool]]:
         """Evaluate some rows, and stop the fit if their loss or a parameter is not finite."""
         try:
             with blame("story"):
                 terms, *gradients = self.step(*given)
+            used = self.gradient.used(*given)
+            if not self.processes.alone:
+                terms, gradients, used = self._joint(terms, gradients, used, position)
             figures = terms.tolist()
             if math.isfinite(figures[0]):
-                return figures, tuple(gradients)
+                return figures, tuple(gradients), used
             loss = figures[0]
         except StoryError:
             if not self._broken():
@@ -408,6 +434,16 @@ class GradientAscent(Training):
             # The last epoch's weights are the ones that gave this loss.
             self.kept = self.earlier
         raise self._diverged(number, loss, self.batches.at(*rows))
+
+    def _joint(
+        self, terms: Tensor, gradients: list[Tensor], used: list[bool], position: int
+    ) -> tuple[Tensor, list[Tensor], list[bool]]:
+        """Figures and gradients of the whole batch, of those of its shares."""
+        found, parameters = iter(gradients), self.gradient.parameters
+        each = [next(found) if counts else None for counts in used]
+        rows = self.batches.rows_of(position)
+        terms, summed = self.processes.mean(terms, each, rows, parameters)
+        return terms, [g for g in summed if g is not None], [g is not None for g in summed]
 
     def _broken(self) -> list[str]:
         """Names of the parameters that are not finite any more."""

@@ -19,12 +19,13 @@ from torch import Tensor
 
 from ppl_gen.errors import DataError, PplGenError, RunError, StoryError
 from ppl_gen.inference.batches import Batches, prepare
-from ppl_gen.inference.checkpoint import Checkpoint
+from ppl_gen.inference.checkpoint import Checkpoint, Interrupts
 from ppl_gen.inference.disk import plain_kwargs, take_over
 from ppl_gen.inference.doctor import before_a_fit
 from ppl_gen.inference.history import Epoch, History, epochs_of, table_of
 from ppl_gen.inference.iterates import Iterates
 from ppl_gen.inference.pair import Pair
+from ppl_gen.inference.processes import Processes
 from ppl_gen.inference.progress import Reporter
 from ppl_gen.inference.run import Run, configuration_of, record_of, versions
 from ppl_gen.inference.seeds import generators, noise_to_come, set_generators, set_noise
@@ -78,6 +79,7 @@ class Training(ABC):
         kwargs: Further arguments of both programs.
         settings: How to fit.
         warm_start: Whether to go on from the parameters the story has.
+        processes: Those that fit it together.
 
     Raises:
         StoryError: If model, guide and data do not fit each other.
@@ -92,7 +94,10 @@ class Training(ABC):
         kwargs: dict[str, Any],
         settings: Settings,
         warm_start: bool,
+        processes: Processes | None = None,
     ) -> None:
+        self.processes = processes or Processes()
+        self.interrupts: Interrupts | None = None
         self.pair, self.kwargs, self.settings = pair, kwargs, settings
         self.warm_start = warm_start
         device = settings.torch_device()
@@ -120,6 +125,14 @@ class Training(ABC):
             self.valid.batch_size = min(
                 self.valid.size,
                 max(1000, rows) if self.structure.takes_batches else self.valid.size,
+            )
+        for batches in (self.batches, self.valid):
+            if batches is not None:
+                batches.processes = self.processes
+        if not self.processes.alone and not self.structure.takes_batches:
+            raise StoryError(
+                f"the story must take some rows at a time to be fitted by several processes, but "
+                f"{self.structure.needs_all}: fit it with one"
             )
         self.record = record_of(data, part, arguments)
         self.epochs_done: list[Epoch] = []
@@ -260,6 +273,7 @@ class Training(ABC):
         with closing(self.batches.passing(visit.order, visit.position)) as passing:
             for given in passing:
                 yield given
+                self.processes.agree(self.interrupts)
                 visit.position += 1
                 self.save(self)
         self.visit = None

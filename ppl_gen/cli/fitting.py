@@ -32,6 +32,7 @@ from ppl_gen.data import Dataset, Support
 from ppl_gen.errors import DataError, FitError, RunError, StoryError
 from ppl_gen.inference import Run, Settings, checkpoint, disk
 from ppl_gen.inference.pair import Pair
+from ppl_gen.inference.processes import follows
 from ppl_gen.inference.seeds import seeded
 from ppl_gen.likelihoods import for_support
 from ppl_gen.models import STORIES
@@ -72,6 +73,8 @@ class Output:
         quiet: Print nothing but the result.
         checkpoint_seconds: How often to keep a checkpoint to go on from.
         checkpoint_epochs: How often, in epochs too.
+        devices: Processes on each machine that fit together, each with a share of every batch.
+        num_nodes: Machines.
     """
 
     out: Annotated[Path | None, Unset] = None
@@ -79,6 +82,8 @@ class Output:
     quiet: bool = False
     checkpoint_seconds: float = 60.0
     checkpoint_epochs: Annotated[int | None, Unset] = None
+    devices: int = 1
+    num_nodes: int = 1
 
     def directory(self, story: str, data: str | None) -> Path:
         """Where to save the run of a story.
@@ -92,12 +97,13 @@ class Output:
         while self.out is None and not self.overwrite and out.exists():
             number += 1
             out = Path("runs", f"{name}-{number}")
-        disk.check_target(out, self.overwrite)
+        if not follows():
+            disk.check_target(out, self.overwrite)
         return out
 
     def note(self, sentence: str) -> None:
         """Print a remark, unless asked to be quiet."""
-        if not self.quiet:
+        if not self.quiet and not follows():
             note(sentence)
 
 
@@ -211,6 +217,8 @@ def go_on(
     quiet: bool = False,
     checkpoint_seconds: float = 60.0,
     checkpoint_epochs: Annotated[int | None, Unset] = None,
+    devices: int = 1,
+    num_nodes: int = 1,
 ) -> None:
     """Go on with a fit that was interrupted, from its last checkpoint.
 
@@ -224,6 +232,8 @@ def go_on(
         quiet: Print nothing but the result.
         checkpoint_seconds: How often to keep a checkpoint to go on from.
         checkpoint_epochs: How often, in epochs too.
+        devices: Processes on each machine that fit together; any number may go on.
+        num_nodes: Machines.
     """
     record = checkpoint.read(resume).record
     if record["data"]["columns"] and not record["data"]["source"]:
@@ -232,7 +242,8 @@ def go_on(
             f"resume={str(resume)!r})"
         )
     data = load_recorded(record)
-    output = Output(resume, True, quiet, checkpoint_seconds, checkpoint_epochs)
+    often = checkpoint_seconds, checkpoint_epochs
+    output = Output(resume, True, quiet, *often, devices, num_nodes)
     with seeded(record["settings"]["seed"]):
         told = _story_of(resume, record["story"], story, data)
     fit_and_tell(told, data, {"resume": resume}, resume, output)
@@ -355,6 +366,8 @@ def fit_and_tell(
             overwrite=output.overwrite,
             checkpoint_seconds=output.checkpoint_seconds,
             checkpoint_epochs=output.checkpoint_epochs,
+            devices=output.devices,
+            num_nodes=output.num_nodes,
             progress=not output.quiet,
             **(asdict(settings) if isinstance(settings, Settings) else settings),
         )
@@ -366,6 +379,8 @@ def fit_and_tell(
         if checkpoint.there(out):
             saved += f"; to go on: ppl-gen fit --resume {shown(out)}{_story_option(story)}"
         raise KeyboardInterrupt(f"interrupted{saved}") from None
+    if follows():  # the first process says the rest
+        raise SystemExit(0)
     if isinstance(story, Story):
         for name, value in run.story.arguments.items():
             if isinstance(value, int) and isinstance(story.arguments.get(name), str):
