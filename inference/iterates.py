@@ -12,8 +12,9 @@ from torch import Tensor
 from ppl_gen.errors import RunError
 
 # At most so many blocks of steps, so many moments at which parameters are looked at, and so many of
-# their elements: together at most 350 kB, whatever the length of the fit.
-BLOCKS, MOMENTS, ELEMENTS = 1024, 256, 256
+# their elements: together at most 350 kB, whatever the length of the fit; more where latents that
+# all data share have more parameters, without all of which it is not known how far they moved.
+BLOCKS, MOMENTS, ELEMENTS, SHARED = 1024, 256, 256, 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,7 +219,9 @@ class Recorder:
         generator = torch.Generator().manual_seed(0)  # its own, so that nothing else is drawn
         for i, name in enumerate(ordered):
             size = named[name].numel()
-            share = left if name in self.shared else left // (len(ordered) - i)
+            share = left if name in self.shared else max(0, left) // (len(ordered) - i)
+            if name in self.shared and self.width == ELEMENTS:
+                share = SHARED - sum(len(known) for known in self._chosen.values())
             chosen = torch.randperm(size, generator=generator)[: min(size, share)].sort().values
             if len(chosen):
                 self._chosen[name] = chosen.to(named[name].device)

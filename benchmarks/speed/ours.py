@@ -99,7 +99,7 @@ def graph_alone(ours: Ours) -> Callable[[], None] | None:
     graph = next((shape.plain for shape in shapes if shape.plain is not None), None)
     if graph is None:
         return None
-    rows = next(iter(training.batches.orders()))
+    (rows,) = next(training.batches.passing(training.batches.order()))
 
     def both() -> None:
         _, *gradients = graph(rows)

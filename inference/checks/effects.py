@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,9 +17,12 @@ from ppl_gen.inference.estimators.contrasts import (
     effects,
     explained,
 )
-from ppl_gen.inference.estimators.replicates import FEW_ELEMENTS
+from ppl_gen.inference.estimators.replicates import FEW_ELEMENTS, neighbours
 
 LIMITS: Limits = (0.15, 0.4)
+# Rows may be sorted, and alike for that: it never fails.
+LEAST_IN_A_ROW = 50
+NEIGHBOURS: Limits = (0.15, math.inf)
 
 
 @dataclass
@@ -38,6 +42,8 @@ class Effects:
             measure of what is left open, and is not taken away first.
         drawn: Effects of replicates, and of their scatter, by contrast.
         expected: What replicates are on average, ``(N, E)``, or zero.
+        alike: How much rows of replicates that follow each other are alike, ``(S,)`` each, where
+            rows have nothing of their own to be alike by.
     """
 
     site: str
@@ -47,19 +53,36 @@ class Effects:
     follows: bool
     drawn: list[list[tuple[Tensor, Tensor]]]
     expected: Tensor | None = None
+    alike: list[Tensor] | None = None
 
     @classmethod
-    def of(cls, site: str, data: Tensor, columns: Mapping[str, Tensor], follows: bool) -> Effects:
-        """Of rows ``(N, E)`` of a site, by the columns that the story is given."""
+    def of(
+        cls,
+        site: str,
+        data: Tensor,
+        columns: Mapping[str, Tensor],
+        follows: bool,
+        ordered: bool = False,
+    ) -> Effects:
+        """Of rows ``(N, E)`` of a site, by the columns that the story is given.
+
+        Args:
+            site: Its name.
+            data: The rows.
+            columns: What the story is given of them, by name.
+            follows: See the attribute.
+            ordered: Whether rows that follow each other are to be compared.
+        """
         rows = _condensed(data)
         known = rows[~rows.isnan()]
         scatters = not bool(((known == 0) | (known == 1)).all())
         found = contrasts_of(columns)
-        return cls(site, rows, found, scatters, follows, [[] for _ in found])
+        alike: list[Tensor] | None = [] if ordered and len(rows) > LEAST_IN_A_ROW else None
+        return cls(site, rows, found, scatters, follows, [[] for _ in found], alike=alike)
 
     def take(self, drawn: Tensor) -> None:
         """Add replicates, ``(S, N, E)``."""
-        if not self.contrasts:
+        if not self.contrasts and self.alike is None:
             return
         rows = torch.where(self.data.isnan(), torch.nan, _condensed(drawn)).double()
         expected = self.expected
@@ -70,6 +93,8 @@ class Effects:
         rows = centred(rows - expected)
         for contrast, found in zip(self.contrasts, self.drawn, strict=True):
             found.append(effects(rows, contrast))
+        if self.alike is not None:
+            self.alike.append(neighbours(rows))
 
     def _first_expected(self, rows: Tensor) -> Tensor:
         if self.follows or len(rows) == 1:
@@ -101,6 +126,21 @@ class Effects:
                         site=self.site,
                     )
                 )
+        if self.alike:
+            seen, made = neighbours(own).item(), torch.cat(self.alike)
+            found.append(
+                Statistic(
+                    f"correlation of rows of {self.site} that follow each other",
+                    "of correlation",
+                    NEIGHBOURS,
+                    seen,
+                    made,
+                    where=f"of the data {seen:.2f}, made {made.mean():.2f}",
+                    mend="If rows have an order, as time gives them, let the story know of it; if "
+                    "they were sorted, this says nothing.",
+                    site=self.site,
+                )
+            )
         return found
 
 

@@ -20,6 +20,7 @@ from ppl_gen.inference.checks.subject import Check, Cost, Subject
 from ppl_gen.inference.estimators.replicates import (
     FEW_ELEMENTS,
     Kind,
+    correlations,
     element_statistics,
     element_units,
     kind_of,
@@ -45,6 +46,7 @@ QUANTILES: Limits = (0.25, 1.0)
 EXTREMES: Limits = (0.5, math.inf)
 COLUMNS: Limits = (0.1, 0.4)
 PIXELS: Limits = (0.15, 0.6)
+PAIRS: Limits = (0.05, 0.15)
 SPREAD: Limits = (0.1, 0.2)
 SURPRISE: Limits = (0.05, 0.25)
 _ORDER: tuple[Status, ...] = ("pass", "warn", "fail")
@@ -89,6 +91,7 @@ def prior_predictive(subject: Subject) -> Finding:
     sd of rows' means                  itself                             0.15      0.5
     mean, sd of each of <= 20 elements the element's sd, root mean square 0.1       0.4
     mean, sd of each of more elements  no element's sd below the typical  0.15      0.6
+    correlations of <= 20 elements     itself, root mean square           0.05      0.15
     the user's own                     what one row does to it            0.05      0.2
     mean, scatter by what is given     sd of what that leaves open        0.15      0.4
     ================================== ================================== ========= =========
@@ -136,6 +139,7 @@ class SiteStatistics:
         values: Of categories, those whose shares are looked at.
         pooled: Statistics of all numbers of replicates, ``(S,)`` each.
         elements: Mean and deviation of each element of replicates, ``(S, 2, E)``.
+        pairs: Correlation of each pair of up to 20 elements, ``(S, P)``.
         spread: How much farther replicates lie from what is expected than data, in nats, ``(S,)``.
         nearer: In how many draws a row lies as near to what is expected as its replicate, ``(N,)``.
         draws: How many replicates were taken.
@@ -148,6 +152,7 @@ class SiteStatistics:
     values: Tensor | None = None
     pooled: dict[str, list[Tensor]] = field(default_factory=dict)
     elements: list[Tensor] = field(default_factory=list)
+    pairs: list[Tensor] = field(default_factory=list)
     spread: list[Tensor] = field(default_factory=list)
     nearer: Tensor | None = None
     draws: int = 0
@@ -165,6 +170,8 @@ class SiteStatistics:
             self.pooled.setdefault(name, []).append(value)
         if drawn.shape[2] > 1:
             self.elements.append(element_statistics(drawn))
+        if 1 < drawn.shape[2] <= FEW_ELEMENTS and len(self.data) >= LEAST_ROWS:
+            self.pairs.append(correlations(drawn))
         if expected is None or expected.isnan().all():
             return
         far, far_drawn = (
@@ -213,12 +220,34 @@ class SiteStatistics:
                     site=self.name,
                 )
             )
+        if self.pairs:
+            found.append(self._together())
         enough = int((~self.data.isnan()).sum()) >= LEAST_ROWS
         if enough and self.spread and torch.cat(self.spread).isfinite().all():
             name = f"spread of {self.name} about what is expected"
             drawn = torch.cat(self.spread)
             found.append(Statistic(name, "nats", SPREAD, 0.0, drawn, site=self.name))
         return found
+
+    def _together(self) -> Statistic:
+        """How far pairs of elements go together otherwise than in replicates."""
+        own, drawn = correlations(self.data[None])[0], torch.cat(self.pairs)
+        observed, replicated = typical_distance(own, drawn, torch.ones_like(own))
+        beyond = (observed.square() - replicated.square().mean()).clamp_min(0).sqrt().item()
+        away = own - drawn.mean(0)
+        worst = int(away.abs().argmax())
+        first, second = torch.triu_indices(self.data.shape[1], self.data.shape[1], 1)[:, worst]
+        named = f"{self.entries[int(first)]} and {self.entries[int(second)]}"
+        return Statistic(
+            f"correlations of elements of {self.name}",
+            "of correlation",
+            PAIRS,
+            observed.item(),
+            replicated,
+            distance=beyond,
+            where=f"{named}: of the data {own[worst]:.2f}, made {drawn.mean(0)[worst]:.2f}",
+            site=self.name,
+        )
 
     def surprise(self) -> Compared | None:
         """Rows that lie farther from what is expected than nearly all of their replicates."""
@@ -357,8 +386,11 @@ def _predictive(subject: Subject, name: str, from_prior: bool) -> Finding:
         return subject.skipped(name, "All observations are missing.")
     given = covariates(subject, batch)
     follows = structure.has_codes and not from_prior
+    ordered = not structure.has_codes and len(chosen) == subject.rows
     effects = [
-        Effects.of(site.name, site.data, given, follows) for site in sites if local[site.name]
+        Effects.of(site.name, site.data, given, follows, ordered)
+        for site in sites
+        if local[site.name]
     ]
     own = OwnStatistics(subject, data)
     # Closed whatever a user's statistic raises: the pair's parameters are in force until then.
@@ -381,7 +413,14 @@ def _predictive(subject: Subject, name: str, from_prior: bool) -> Finding:
     found += [surprise for site in sites if (surprise := site.surprise()) is not None]
     made = "made from scratch" if from_prior else "replicated from the posterior"
     details = {k: v for site in sites for k, v in site.details(chosen).items()}
-    return judged(name, made, found, details, lambda one: _remedy(one, subject.run, from_prior))
+    labels = advice.Advice.of(subject.run).labels
+    otherwise = (
+        "Fit for longer; if that does not help, choose a likelihood that can say what the data do"
+        f"{labels}."
+    )
+    return judged(
+        name, made, found, details, lambda one: _remedy(one, subject.run, from_prior), otherwise
+    )
 
 
 def judged(
@@ -390,6 +429,7 @@ def judged(
     found: list[Compared],
     details: dict[str, list[float]],
     remedy: Callable[[Compared], str],
+    otherwise: str = "",
 ) -> Finding:
     """The finding of some compared statistics: that of the worst of them.
 
@@ -401,13 +441,15 @@ def judged(
         made: How the data were made that are compared.
         found: The statistics.
         details: Further figures.
-        remedy: What to do about one that is off.
+        remedy: What to do about one that is off; empty if that does not follow from it.
+        otherwise: What to do if it follows from none.
     """
     order = sorted(found, key=_badness, reverse=True)
     worst = order[0]
     off = [one for one in order if one.status != "pass"]
     effects = [one for one in off if one.where and one.mend and one.name.startswith("mean")]
-    leads = [one for one in effects if one.status == worst.status] + off
+    leads = [one for one in effects if one.status == worst.status]
+    leads += [one for one in off if one.status == worst.status and one not in leads]
     told = [one.told for one in off[:SHOWN]] + [one.name for one in off[SHOWN:MOST_SHOWN]]
     more = len(off) - MOST_SHOWN
     each = {one.name: [one.observed, one.replicated, one.distance, one.p_value] for one in order}
@@ -422,7 +464,7 @@ def judged(
         + (BY_CHANCE if grade(worst.distance, *worst.limits) != "pass" else "")
         if not off
         else f"Data {made} are off in {'; '.join(told)}" + (f"; {more} more." if more > 0 else "."),
-        remedy(leads[0]) if off else "",
+        next((said for one in leads if (said := remedy(one))), otherwise) if off else "",
         "Gelman et al. 1996",
         {**each, **within, **details},
     )
@@ -441,14 +483,21 @@ def _remedy(one: Compared, run: Run, from_prior: bool) -> str:
         return one.mend
     if one.name.startswith("share of 0 ") and more and law.endswith(("Poisson", "Binomial")):
         return advice.zeros(one.site, law)
+    if one.name.startswith("correlations"):
+        if run.structure.has_codes:
+            return (
+                f"Give each row a code of more dimensions, by which elements of {one.site} go "
+                "together."
+            )
+        return (
+            f"Let the noise of elements of {one.site} be correlated, or give each row latents of "
+            "its own."
+        )
     if from_prior and run.structure.has_codes:
         return f"If the posterior predictive is well, {change.prior}."
     if one.name.startswith(("spread", "sd of", "share of 0 ")) and "elements" not in one.name:
         return advice.spread(one.site, law, more, run.structure.has_codes)
-    return (
-        "Fit for longer; if that does not help, choose a likelihood that can say what the data do"
-        f"{change.labels}."
-    )
+    return ""
 
 
 def _table(value: Tensor, local: bool) -> Tensor:

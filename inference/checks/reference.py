@@ -152,8 +152,8 @@ def agreement(
         + (f" ({left} of {rows} rows left out: chains had not come to rest)." if left else "."),
         ""
         if status == "pass"
-        else "Use the chains, or the guide's draws weighed by log_p - log_q; then see which gap is "
-        "to blame.",
+        else "Use the chains, or the guide's draws weighed by log_p - log_q; fit for longer where "
+        "it had not come to rest, else see which gap is to blame.",
         "Yao et al. 2018",
         {
             f"shift, stretch and distance of {name}": list(figures)

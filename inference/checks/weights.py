@@ -239,7 +239,10 @@ def joint_khat(found: Evidence, advice: Advice) -> Finding:
         f"at most 0.5, usable to {threshold:.2f}",
         status,
         "The guide covers the posterior of the global latents well enough to reweigh its draws."
-        if status != "fail"
+        if status == "pass"
+        else "The guide covers the posterior of the global latents but just: its draws can be "
+        f"reweighed up to a k-hat of {threshold:.2f}, with some noise."
+        if figure <= threshold
         else "The guide misses so much of the posterior of the global latents that its draws "
         "cannot be reweighed.",
         "" if status == "pass" else f"Take more draws, fit for longer, or {advice.correlations}.",

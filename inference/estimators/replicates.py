@@ -145,6 +145,32 @@ def element_statistics(x: Tensor) -> Tensor:
     return torch.stack([mean[:, 0], deviation], 1).nan_to_num()
 
 
+def correlations(x: Tensor) -> Tensor:
+    """Correlation of each pair of elements, ``(S, E (E - 1) / 2)``.
+
+    Args:
+        x: Replicates, ``(S, N, E)``, NaN where missing, in all alike; one that does not vary goes
+            with none.
+    """
+    away = x.double() - x.double().nanmean(1, keepdim=True)
+    scale = away.square().nanmean(1, keepdim=True).sqrt().clamp_min(1e-12)
+    unit = (away / scale).nan_to_num()
+    products = unit.transpose(1, 2) @ unit / x.shape[1]
+    first, second = torch.triu_indices(x.shape[2], x.shape[2], 1)
+    return products[:, first, second]
+
+
+def neighbours(x: Tensor) -> Tensor:
+    """Correlation of each row with the next, the mean over elements, ``(S,)``.
+
+    Args:
+        x: Replicates less what is expected of each row, ``(S, N, E)``; 0 where missing.
+    """
+    away = x - x.mean(1, keepdim=True)
+    alike = (away[:, 1:] * away[:, :-1]).sum(1) / away.square().sum(1).clamp_min(1e-24)
+    return alike.mean(1)
+
+
 def element_units(deviation: Tensor, replicated: Tensor) -> Tensor:
     """What a distance of 1 is for each element: its standard deviation, ``(E,)``.
 

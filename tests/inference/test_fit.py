@@ -166,7 +166,8 @@ def test_an_epoch_visits_every_row_once() -> None:
     part = Part((torch.arange(10.0)[:, None], torch.arange(10)))
     batches = Batches(part, 2, 4, torch.device("cpu"))
 
-    x, y = (torch.cat(columns) for columns in zip(*batches.shuffled(), strict=True))
+    visited = [batches.at(*rows) for rows in batches.passing(batches.order())]
+    x, y = (torch.cat(columns) for columns in zip(*visited, strict=True))
 
     assert sorted(y.tolist()) == list(range(10))
     assert torch.equal(x.squeeze(1).long(), y)
@@ -177,7 +178,7 @@ def test_redrawn_data_differ_from_visit_to_visit() -> None:
     part = Part((torch.full((4, 50), 0.5),), redraw=True)
     batches = Batches(part, 1, 4, torch.device("cpu"))
 
-    (first,), (second,) = next(batches.shuffled()), next(batches.shuffled())
+    (first,), (second,) = batches.at(batches.order()), batches.at(batches.order())
 
     assert set(first.unique().tolist()) == {0.0, 1.0}
     assert not torch.equal(first, second)

@@ -23,8 +23,10 @@ from ppl_gen.inference.estimators.contrasts import centred, contrasts_of, effect
 from ppl_gen.inference.estimators.labels import LabelTest, label_test
 from ppl_gen.inference.estimators.pit import kolmogorov_test, leave_one_out, transforms
 from ppl_gen.inference.estimators.replicates import (
+    correlations,
     element_units,
     kind_of,
+    neighbours,
     pooled_statistics,
     replicate_test,
     typical_distance,
@@ -552,6 +554,41 @@ def test_a_story_that_lacks_no_effect_passes_as_often_as_it_should() -> None:
     found = [replicated(LEVEL[SCHOOL] + 0.5 * HOURS + drawn(400, seed=s)) for s in range(40, 60)]
 
     assert sum(finding.status == "pass" for finding in found) >= 18
+
+
+def test_rows_that_follow_each_other_and_are_alike_are_named_and_never_fail() -> None:
+    """Noise that remembers the row before, of which the story knows nothing."""
+    noise = NOISE.clone()
+    for i in range(1, 400):
+        noise[i] = 0.7 * noise[i - 1] + 0.51**0.5 * noise[i]
+
+    finding = replicated(LEVEL[SCHOOL] + 0.5 * HOURS + noise)
+
+    assert finding.status == "warn"
+    assert "correlation of rows of score that follow each other (of the data 0." in finding.meaning
+    assert "If rows have an order, as time gives them" in finding.remedy
+
+
+def test_elements_that_go_together_otherwise_are_named() -> None:
+    """A third number hangs on the first, which two codes of the story cannot say."""
+    x = HELD.clone()
+    x[:, 3] = x[:, 3].std() * (x[:, 0] / x[:, 0].std())
+
+    finding = prior_predictive(Subject(linear(), x, draws=100))
+
+    assert finding.status in ("warn", "fail")
+    assert "correlations of elements of x" in finding.meaning
+
+
+def test_correlations_and_neighbours_are_those_of_numpy() -> None:
+    x = drawn(3, 60, 4)
+    found = correlations(x)
+    for one, exact in zip(found, x, strict=True):
+        expected = torch.corrcoef(exact.T.double())[tuple(torch.triu_indices(4, 4, 1))]
+        assert_close(one, expected)
+    line = torch.sin(torch.arange(200.0) / 10)[None, :, None]
+    assert neighbours(line).item() > 0.95
+    assert abs(neighbours(drawn(1, 4000, 1)).item()) < 0.06
 
 
 def test_the_scatter_of_all_rows_is_none_of_an_effect() -> None:
