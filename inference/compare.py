@@ -71,12 +71,18 @@ def compare(
     Raises:
         DataError: If there are fewer than two runs, or one of them takes other data, was fitted to
             other data, scores something else than the others, or foretells no rows of others.
+        TypeError: If the runs have no names.
 
     References:
         Evidence: Burda et al. (2016), section 3, https://arxiv.org/abs/1509.00519.
         LOO: Vehtari et al. (2017), https://arxiv.org/abs/1507.04544, whose draws are here those of
         the guide, so that it is as good as the guide is: see :func:`ppl_gen.check`.
     """
+    if not isinstance(runs, Mapping):
+        raise TypeError(
+            "runs must be given by name, as compare({'a': run, 'b': other}, data), got "
+            f"{type(runs).__name__}"
+        )
     if len(runs) < 2:
         raise DataError(f"runs must be at least 2 to compare, got {len(runs)}")
     if draws < 1:

@@ -106,7 +106,7 @@ def test_arviz_summarises_compares_and_plots_it(
     fitted_by_pyro: tuple[AutoNormal, Tensor, Tensor],
 ) -> None:
     guide, x, y = fitted_by_pyro
-    tree = pg.to_arviz(regression, guide, (x, y), draws=200)
+    tree = pg.to_arviz(regression, guide, (x, y), draws=2000)
 
     assert list(az.summary(tree, kind="stats").index) == ["weight[0]", "weight[1]", "scale"]
     assert az.loo(tree).elpd == pytest.approx(
