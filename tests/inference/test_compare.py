@@ -318,7 +318,7 @@ def test_runs_of_other_data_are_refused(
         pg.compare({"right": run, "other": other}, normal.valid)
     with pytest.raises(pg.DataError, match="'wide' must take the rows that are compared"):
         pg.compare({"right": run, "wide": ppca["1"]}, normal)
-    with pytest.raises(TypeError, match="runs must be given by name, .* got list"):
+    with pytest.raises(TypeError, match=r"runs must be given by name, .* got list"):
         pg.compare([], torch.zeros(3, 2))  # type: ignore[arg-type]
     with pytest.raises(pg.DataError, match="runs must be at least 2 to compare, got 1"):
         pg.compare({"right": run}, normal)
