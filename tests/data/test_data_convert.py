@@ -126,7 +126,7 @@ def test_missing_values_are_left_to_the_story() -> None:
         (Items([torch.ones(2), torch.ones(3)]), r"items of Items .* got \(2,\) and \(3,\)"),
         (Items([(torch.ones(2),), (torch.ones(2), 1)]), "equally many entries"),
         (Items([Image.new("L", (2, 2))]), "got Image; for images .*ToTensor"),
-        (Stream(), "Stream has none; collect"),
+        (Stream(), "Stream has none: pg.data.stream"),
     ],
 )
 def test_what_holds_no_data_is_answered_by_one_sentence(data: Any, sentence: str) -> None:
