@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from ppl_gen.data import Dataset, Part
-from ppl_gen.data.stores import Column
 from ppl_gen.errors import DataError
-from ppl_gen.inference.batches import rows_of, some_rows
+from ppl_gen.inference.batches import on_disk, rows_of, some_rows
 from ppl_gen.inference.dims import event_dims
 from ppl_gen.inference.draws import Draws
 from ppl_gen.inference.labels import Labels, component_table, relabelling
@@ -255,14 +254,11 @@ def _write_prior(
 
 def _write_observed(sampler: Sampler, batch: Batch, writer: _Writer) -> None:
     """What is observed; of rows on disk some at a time."""
-    stored = any(isinstance(column, Column) for column in batch)
-    rows = OBSERVED if stored else sampler.window.size(batch)
-    for part in sampler.window.slices(batch, rows):
+    stored = on_disk(batch)
+    for part in sampler.window.slices(batch, OBSERVED) if stored else [slice(None)]:
         some = some_rows(batch, part) if stored else batch
         for name, value in sampler.observed(some).items():
-            writer.put_observed(name, value, part if stored else slice(None), rows)
-        if not stored:
-            break
+            writer.put_observed(name, value, part)
 
 
 class _Writer:
@@ -313,7 +309,7 @@ class _Writer:
         self._create(group, name, ["chain", "draw", *dims], shape, array.dtype, chunks)
         self.sink.write(group, name, tuple(where), array[None])
 
-    def put_observed(self, name: str, value: Tensor, rows: slice, some_rows: int) -> None:
+    def put_observed(self, name: str, value: Tensor, rows: slice) -> None:
         """Write observed values, ``(*plates, *event)``, of some rows or of all."""
         array = value.cpu().numpy()
         dims = self._dims(name, "observed_data", array.ndim)
@@ -321,7 +317,7 @@ class _Writer:
         for dim, size in zip(dims, array.shape, strict=True):
             streamed = dim in self.structure.data_plates and rows != slice(None)
             shape.append(self.size if streamed else size)
-            chunks.append(min(some_rows, self.size) if streamed else max(1, size))
+            chunks.append(min(OBSERVED, self.size) if streamed else max(1, size))
             where.append(rows if streamed else slice(0, size))
         self._create("observed_data", name, dims, shape, array.dtype, chunks)
         self.sink.write("observed_data", name, tuple(where), array)

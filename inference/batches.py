@@ -184,10 +184,15 @@ def rows_of(batch: Batch) -> int:
     return len(batch[0])
 
 
+def on_disk(batch: Batch) -> bool:
+    """Whether rows of a batch are read when some are taken."""
+    return any(isinstance(column, Column) for column in batch)
+
+
 def some_rows(batch: Batch, part: slice | Tensor) -> Batch:
     """Some rows of every tensor that has as many rows as the first; read, of those on disk."""
     rows = rows_of(batch)
-    if any(isinstance(column, Column) for column in batch):
+    if on_disk(batch):
         return together(batch, part)
     return tuple(
         column[part]

@@ -179,7 +179,7 @@ def fit(
             if target is not None and len(run.history):
                 disk.put(run, target, keep)
     if interrupts.asked is not None:  # in the last step, after which nothing is left to save
-        interrupts.end(f"interrupted; the fit is whole, in {str(target)!r}")
+        interrupts.end(f"interrupted; the fit is whole, in {str(out)!r}")
     return run
 
 

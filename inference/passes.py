@@ -13,8 +13,8 @@ from pyro import poutine
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from ppl_gen.data.stores import Column
 from ppl_gen.errors import DataError, NoDensityError, StoryError
+from ppl_gen.inference.batches import on_disk
 from ppl_gen.inference.capture import Captured, Compile
 from ppl_gen.inference.draws import Draws
 from ppl_gen.inference.estimators import Evidence, log_evidence
@@ -194,7 +194,7 @@ def encode(run: Run, x: Any) -> dict[str, Tensor]:
     batch = run.batch(x, read=False)
     with run.pair.active(), seeded(run.settings.seed):
         sampler = Sampler(run.pair, run.structure, run.kwargs)
-        if not any(isinstance(column, Column) for column in batch):
+        if not on_disk(batch):
             return sampler.means(batch)
         parts = []
         for part in sampler.window.slices(batch, READ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 # Laws whose spread follows from their mean, so that there is no scale to learn.
 OF_ONE_NUMBER = ("Poisson", "Binomial", "Geometric", "Exponential", "Bernoulli", "Categorical")
+COUNTS = ("Poisson", "Binomial", "Geometric", "GammaPoisson", "NegativeBinomial")
 WIDER = {
     "Poisson": "GammaPoisson (negative binomial)",
     "Binomial": "BetaBinomial",
@@ -72,10 +74,19 @@ class Advice:
             fuller = f"take AutoMultivariateNormal in place of {kind}"
             shape = f"take AutoMultivariateNormal or AutoIAFNormal in place of {kind}"
             return cls(fuller, shape, means, amortised=False)
+        if _is_single(run):  # it has nothing to go together with
+            return cls(cls.another_shape, cls.another_shape, means, prior, amortised=amortised)
         return cls(better_means=means, prior=prior, amortised=amortised)
 
 
 GENERIC = Advice()
+
+
+def _is_single(run: Run) -> bool:
+    """Whether the guide has one number to tell, of each row or of all rows together."""
+    free = [site for site in run.structure.latents if not site.summed]
+    own = [site for site in free if site.local] or free
+    return [math.prod(s.event_shape) for s in own] == [1] and len(own[0].plates) <= own[0].local
 
 
 def asked_for(run: Run, argument: str) -> Any:
@@ -112,6 +123,6 @@ def spread(site: str, law: str, more: bool, codes: bool) -> str:
 def zeros(site: str, law: str) -> str:
     """What makes more zeros than a law of counts does."""
     return (
-        f"Take a law for {site} that makes more zeros than {law} does, such as GammaPoisson "
-        "(negative binomial) or ZeroInflatedPoisson."
+        f"Take a law for {site} that makes more zeros than {law} does, such as "
+        f"{'GammaPoisson (negative binomial) or ' if law == 'Poisson' else ''}a zero-inflated one."
     )

@@ -481,7 +481,7 @@ def _remedy(one: Compared, run: Run, from_prior: bool) -> str:
     more = one.replicated < one.observed  # whether the data have more of it
     if one.mend and not (one.name.startswith("scatter") and law in advice.OF_ONE_NUMBER):
         return one.mend
-    if one.name.startswith("share of 0 ") and more and law.endswith(("Poisson", "Binomial")):
+    if one.name.startswith("share of 0 ") and more and law in advice.COUNTS:
         return advice.zeros(one.site, law)
     if one.name.startswith("correlations"):
         if run.structure.has_codes:

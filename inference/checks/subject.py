@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ppl_gen.data import as_part
+from ppl_gen.data.dataset import LOOKED_AT
 from ppl_gen.inference.batches import some_rows
 from ppl_gen.inference.sampler import Sampler
 from ppl_gen.inference.seeds import seeded
@@ -27,8 +28,6 @@ Level = Literal["quick", "full"]
 T = TypeVar("T")
 # Rows that are looked at together.
 TOGETHER = 1000
-# Of data that are read from disk, evenly spread ones: checks on more rows say no more.
-FROM_DISK = 10_000
 
 
 @dataclass
@@ -69,10 +68,10 @@ class Subject:
             self.numbers = torch.arange(len(part))
             if part.on_disk:
                 self.fingerprint = part.fingerprint
-                self.numbers = torch.linspace(0, len(part) - 1, min(FROM_DISK, len(part))).long()
-                self.data = part[self.numbers].in_memory()
+                self.numbers = part.spread(LOOKED_AT)
+                self.data = part.sample()
         if self.train is not None and as_part(self.train).on_disk:
-            self.train = as_part(self.train).some(FROM_DISK)
+            self.train = as_part(self.train).sample()
         self.batch: Batch = () if self.data is None else self.run.batch(self.data)
 
     @cached_property

@@ -140,7 +140,8 @@ def _some_of_each(part: Part | None, rows: int) -> tuple[Tensor, Tensor]:
     """Rows of as many different classes as there are."""
     if part is None or part.y is None:
         raise DataError("to be redrawn, data must have class labels, which these do not")
-    part, y = part.in_memory().fixed(), part.in_memory().y
+    part = part.in_memory()
+    part, y = part.fixed(), part.y
     ranks = torch.zeros(len(y))
     for label in y.unique():
         ranks[y == label] = torch.arange(int((y == label).sum()), dtype=torch.float)

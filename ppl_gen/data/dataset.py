@@ -176,10 +176,14 @@ class Part:
             return torch.randperm(len(self), device=self.device)
         return stored.store.order(stored.rows)
 
+    def spread(self, rows: int) -> Tensor:
+        """Places of at most so many rows, evenly spread over all."""
+        places = torch.linspace(0, len(self) - 1, min(rows, len(self)), dtype=torch.float64)
+        return places.round().long()
+
     def some(self, rows: int) -> "Part":
         """At most so many rows, evenly spread over all, in memory."""
-        places = torch.linspace(0, len(self) - 1, min(rows, len(self)), dtype=torch.float64)
-        return replace(self, stored=together(self.stored, places.round().long()))
+        return replace(self, stored=together(self.stored, self.spread(rows)))
 
     def then(self, change: Callable[[Tensor], Tensor], where: torch.Size | None = None) -> "Part":
         """Every row changed: of the observations, or of each column whose rows have a shape."""

@@ -82,7 +82,8 @@ def _read(path: Path, target: str | None, missing: bool) -> Mapping[str, Observa
     if path.is_dir():
         arrays = arrays_in(path)
         if arrays:
-            (x,) = ArrayFiles(arrays).read(torch.arange(len(ArrayFiles(arrays))))
+            store = ArrayFiles(arrays)
+            (x,) = store.read(torch.arange(len(store)))
             return {"all": Observations(checked_observations(x, repr(path.name), missing))}
         return {"all": read_images(path)}
     if kind not in (*ARRAYS, *TABLES):

@@ -140,14 +140,8 @@ class ArrayFiles(Store):
         held = np.empty((len(rows), self._bytes), dtype=np.uint8)
         flat, begin = held.reshape(-1).data, 0
         for place, offset, size in self._stretches(rows):
-            target = flat[begin : begin + size]
+            self._fill(place, flat[begin : begin + size], offset)
             begin += size
-            try:
-                read = os.preadv(self._files[place], [target], offset)
-            except OSError as error:
-                raise DataError(f"{self.paths[place].name!r} cannot be read: {error}") from error
-            if read < size:
-                self._fill(place, target[read:], offset + read)
         numbers = held.view(self._dtype).reshape(len(rows), *(self._shape or (1,)))
         native = numbers.astype(self._dtype.newbyteorder("="), copy=False)
         return (torch.from_numpy(native).to(self.columns[0][1]),)
@@ -170,9 +164,9 @@ class ArrayFiles(Store):
     def _stretches(self, rows: Tensor) -> Iterator[tuple[int, int, int]]:
         """File, offset and bytes of each stretch of rows that stands together."""
         size = self._bytes
-        if (len(self._files) == 1 and len(rows) < 2) or (rows[1:] != rows[:-1] + 1).all():
+        if (rows[1:] != rows[:-1] + 1).all():  # as in a random order
             for row in rows.tolist():
-                place = bisect.bisect_right(self._first, row) - 1 if len(self._files) > 1 else 0
+                place = bisect.bisect_right(self._first, row) - 1
                 yield place, self._offsets[place] + (row - self._first[place]) * size, size
             return
         for _, first, count in runs(rows):

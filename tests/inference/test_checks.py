@@ -11,10 +11,11 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
-from torch import Tensor
+from torch import Tensor, nn
 
 import ppl_gen as pg
 from ppl_gen.inference.checks import Subject
+from ppl_gen.inference.checks.advice import Advice
 from ppl_gen.inference.checks.check import reconciled
 from ppl_gen.inference.tracing import Fix
 from ppl_gen.inference.verdict import Finding, Verdict
@@ -342,3 +343,30 @@ def test_going_on_answers_what_the_curves_let_one_fear() -> None:
         assert found["settled"].status == wanted
         assert ("see 'longer fit'" in found["settled"].meaning) == (wanted == "pass")
     assert reconciled([fear]) == [fear]
+
+
+class OneCode(nn.Module):
+    """A code of some numbers for each row, read off by an encoder."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size, self.decoder, self.encoder = size, nn.Linear(size, 3), nn.Linear(3, size)
+
+    def model(self, x: Tensor) -> None:
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(self.size), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(self.decoder(z), 1.0).to_event(1), obs=x)
+
+    def guide(self, x: Tensor) -> None:
+        with pyro.plate("rows", len(x)):
+            pyro.sample("z", dist.Normal(self.encoder(x), 1.0).to_event(1))
+
+
+def test_one_number_is_not_advised_to_go_together_with_others() -> None:
+    one, two = (
+        Advice.of(pg.fit(OneCode(size), torch.randn(20, 3), epochs=1, progress=False))
+        for size in (1, 2)
+    )
+    assert "MultivariateNormal" not in one.correlations
+    assert "MultivariateNormal" in two.correlations
+    assert one.amortised

@@ -104,7 +104,7 @@ def test_weights_after_a_hundred_steps_are_those_of_one_process(
         done(started(count, tmp_path, kind, tmp_path / str(count), 17))
 
     story = (1, *counts)
-    runs = {n: checkpointless(tmp_path / str(n)) for n in story}
+    runs = {n: left_by(tmp_path / str(n)) for n in story}
     for count in counts:
         for name, value in runs[1][0].items():
             torch.testing.assert_close(runs[count][0][name], value, rtol=1e-5, atol=1e-5)
@@ -112,7 +112,7 @@ def test_weights_after_a_hundred_steps_are_those_of_one_process(
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-def checkpointless(path: Path) -> tuple[dict[str, torch.Tensor], list[list[float]]]:
+def left_by(path: Path) -> tuple[dict[str, torch.Tensor], list[list[float]]]:
     """Weights and curves of a run on disk."""
     import csv
 
@@ -152,7 +152,7 @@ def test_a_killed_process_ends_the_others_with_a_word_and_any_number_goes_on(
 
     assert process.returncode != 0
     assert "another process of this fit has ended" in said or "SIGKILL" in said or "-9" in said
-    ours, theirs = checkpointless(out), checkpointless(tmp_path / "whole")
+    ours, theirs = left_by(out), left_by(tmp_path / "whole")
     for name, value in theirs[0].items():
         torch.testing.assert_close(ours[0][name], value, rtol=1e-3, atol=1e-3)
 
