@@ -86,11 +86,18 @@ def reporter(epochs: int, shown: bool, console: Console | None = None) -> Iterat
             )
     else:
         every = max(1, epochs // LINES)
+        first: Epoch | None = None
 
         def line(epoch: Epoch) -> None:
+            nonlocal first
+            # The first of a climb finds out how the steps are run: it tells of no other.
+            if first is not None and epoch.epoch > first.epoch:
+                each = (epoch.seconds - first.seconds) / (epoch.epoch - first.epoch)
+                left = f"  {each * (epochs - epoch.epoch):.0f} s left"
+            else:
+                first, left = epoch, ""
             if epoch.epoch in (1, epochs) or epoch.epoch % every == 0:
-                left = epoch.seconds / epoch.epoch * (epochs - epoch.epoch)
-                text = f"epoch {epoch.epoch}/{epochs}  {_figures(epoch)}  {left:.0f} s left"
+                text = f"epoch {epoch.epoch}/{epochs}  {_figures(epoch)}{left}"
                 console.print(text, soft_wrap=True, highlight=False)
 
         yield _Teller(line, say)

@@ -44,21 +44,41 @@ OF_GRADIENTS = frozenset(
 
 
 @dataclass(frozen=True)
+class Way:
+    """How far a fit goes unless told.
+
+    Attributes:
+        steps: How many there are, at least.
+        rate: Learning rate at the start.
+    """
+
+    steps: int
+    rate: float
+
+
+# Networks that read codes off rows climb by small steps; the posterior of what all rows share has
+# few parameters, and some of them far to go.
+OF_CODES, OF_SHARED = Way(3_000, 3e-3), Way(10_000, 2e-2)
+
+
+@dataclass(frozen=True)
 class Settings:
     """How a story is fitted.
 
     Attributes:
         method: svi, stochastic variational inference, or em, expectation and maximisation, for
             stories that have it, as mixtures do: maximum likelihood, in far fewer passes.
-        epochs: Passes over the data; by default as many as make 3,000 steps, and at least 20; of
-            EM 1,000 at most where a step takes all rows, and with stop="settled" ten times as many.
+        epochs: Passes over the data; by default as many as make 3,000 steps, or 10,000 where all
+            latents are shared by all data, and at least 20; of EM 1,000 at most where a step takes
+            all rows, and with stop="settled" ten times as many.
         seed: Draws everything: first weights of a story of ppl-gen, order of rows, noise.
         batch_size: Rows a step; by default 128, or all of them with EM or where the story needs
             all.
         restarts: Starts of EM, of which the one that ends best is kept; by default 5, or 1 where
             the number of components is sought, which begins with more than enough of them.
         tolerance: EM stops when the log-likelihood rises by no more than this, in nats per datum.
-        learning_rate: Of the optimiser, at the start. Small data and few parameters bear 0.01.
+        learning_rate: Of the optimiser, at the start; by default 0.003, or 0.02 where all latents
+            are shared by all data.
         optimizer: One of torch's: adam, adamw, sgd, rmsprop, adagrad; with options of its own as
             in "adam(eps=1e-4)" or "sgd(momentum=0.9)".
         schedule: How the learning rate goes on: cosine, down to 1 % of it at the end, or constant.
@@ -95,7 +115,7 @@ class Settings:
     batch_size: int | None = None
     restarts: int | None = None
     tolerance: float = 1e-6
-    learning_rate: float = 3e-3
+    learning_rate: float | None = None
     optimizer: str = "adam"
     schedule: Literal["constant", "cosine"] = "cosine"
     clip: float | None = None
@@ -115,7 +135,8 @@ class Settings:
         _check("method", self.method in ("svi", "em"), "svi or em", self.method)
         _check("particles", self.particles >= 1, "at least 1", self.particles)
         for name in ("learning_rate", "kl_weight"):
-            _check(name, 0 < getattr(self, name) < float("inf"), "positive", getattr(self, name))
+            value = getattr(self, name)
+            _check(name, value is None or 0 < value < math.inf, "positive", value)
         for name in ("kl_warmup", "free_bits", "tolerance"):
             value = getattr(self, name)
             _check(name, value is None or value >= 0, "at least 0", value)
@@ -145,12 +166,17 @@ class Settings:
         if self.method == "em":
             self._check_no_gradient_is_set()
 
-    def epochs_of(self, batches: int) -> int:
+    @property
+    def rate(self) -> float:
+        """The learning rate at the start."""
+        return self.learning_rate or OF_CODES.rate
+
+    def epochs_of(self, batches: int, way: Way = OF_CODES) -> int:
         """How many passes there are over so many batches, at most."""
         if self.method == "em" and batches == 1:
             return self.epochs or 1000
         times = 10 if self.stop == "settled" else 1
-        return self.epochs or times * max(20, -(-3000 // batches))
+        return self.epochs or times * max(20, -(-way.steps // batches))
 
     def chooses_by_validation(self, has_codes: bool) -> bool:
         """Whether rows that are held out tell which weights are best and are kept.
@@ -184,7 +210,7 @@ class Settings:
         if "fused" in inspect.signature(cls).parameters and _can_fuse(parameters):
             options = {"fused": True, **options}
         try:
-            return cls(parameters, **{"lr": self.learning_rate, **options})
+            return cls(parameters, **{"lr": self.rate, **options})
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"optimizer must take its options, got {self.optimizer!r}: {error}"

@@ -19,6 +19,7 @@ from torch import Tensor
 from ppl_gen.errors import StoryError
 from ppl_gen.inference.mismatch import base_of, check_values, compare_sites, plates_of
 from ppl_gen.inference.pair import Pair
+from ppl_gen.inference.settings import OF_CODES, OF_SHARED, Way
 from ppl_gen.inference.tracing import Batch, Nodes, PlateSizes, blame, sample_sites, trace_nodes
 from ppl_gen.laws import Drawn
 
@@ -122,6 +123,11 @@ class Structure:
     def has_globals(self) -> bool:
         """Whether some latent stands outside the data plate."""
         return any(not site.local for site in self.latents)
+
+    @property
+    def way(self) -> Way:
+        """How far a fit goes unless told."""
+        return OF_SHARED if self.has_globals and not self.has_codes else OF_CODES
 
     @property
     def needs_all(self) -> str:

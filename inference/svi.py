@@ -97,7 +97,7 @@ class GradientAscent(Training):
                 f"the critic tells codes from draws of the prior in {self._recent_accuracy():.0%} "
                 "of cases: the codes do not follow the prior, and this is no fit: raise kl_weight "
                 f"(now {self.settings.kl_weight:g}), lower learning_rate (now "
-                f"{self.settings.learning_rate:g}), or take objective='mmd'"
+                f"{self.settings.rate:g}), or take objective='mmd'"
             )
 
     @property
@@ -186,7 +186,7 @@ class GradientAscent(Training):
         for rows in self.visits(visit):
             given = (*rows, *weights, *draws[visit.position])
             figures, gradients, used = self._finite_step(epoch, visit.position, rows, given)
-            rate = self.settings.learning_rate * self._rate_at(self.steps / total)
+            rate = self.settings.rate * self._rate_at(self.steps / total)
             self.update.prepare(self.gradient.parameters)
             self.update.set_rate(rate)
             self.update(used, gradients)
@@ -464,7 +464,7 @@ class GradientAscent(Training):
         )
         return FitError(
             f"the loss became {loss} in epoch {number}, step {self.steps + 1}; the first that is "
-            f"not finite is {where}: lower learning_rate (now {self.settings.learning_rate:g}), "
+            f"not finite is {where}: lower learning_rate (now {self.settings.rate:g}), "
             f"set clip, or bound the scales of the story; {kept}"
         )
 

@@ -117,7 +117,9 @@ class Training(ABC):
         self.batches.batch_size = self.rows_a_step()
         if self.batches.count == 1:
             self.batches.read()
-        self.epochs = settings.epochs_of(self.batches.count)
+        self.epochs = settings.epochs_of(self.batches.count, self.structure.way)
+        if settings.learning_rate is None and settings.method == "svi":
+            self.settings = replace(settings, learning_rate=self.structure.way.rate)
         self.valid = None
         if validation is not None:
             rows_valid, count = prepare(validation, pair.model, kwargs)

@@ -61,9 +61,10 @@ def check(
     *,
     level: Level = "quick",
     train: Any = None,
+    test: Any = None,
     statistics: Mapping[str, Callable[[Tensor], Any]] | None = None,
     draws: int = 1000,
-    budget: float = 60.0,
+    budget: float = 120.0,
     memory: int = MEMORY,
     seed: int = 0,
     progress: bool = True,
@@ -82,6 +83,8 @@ def check(
             to it. By default the data that the run was fitted to, if they can be loaded again.
         level: quick, for what a look at the weights of the draws says; full, for everything.
         train: Rows of the fit, to which what the story draws is compared; a data set brings them.
+        test: Rows that it has not seen, where those it is checked on are of the fit, as they must
+            be where all latents are global; a data set brings them.
         statistics: Statistics of your own for data and replicates to be compared by, with their
             names: functions of observations ``(N, *event)``, NaN where missing, that give a number,
             such as ``{"skewness": lambda x: ((x - x.mean()) / x.std()).pow(3).mean()}``.
@@ -114,6 +117,7 @@ def check(
     data = _at_hand(run) if data is None else data
     if isinstance(data, Dataset):
         train = data.train if train is None else train
+        test = data.test if test is None else test
         data = data.test if run.structure.takes_new_rows else data.train
     subject = Subject(
         run,
@@ -123,6 +127,7 @@ def check(
         seed,
         level,
         train=train,
+        test=test,
         budget=budget,
         statistics=statistics or {},
     )

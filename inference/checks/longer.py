@@ -93,7 +93,7 @@ def _gone_on(subject: Subject, rate: float, share: float) -> Run:
     settings = replace(
         asked,
         epochs=max(1, round(share * len(run.history))),
-        learning_rate=rate * asked.learning_rate,
+        learning_rate=rate * asked.rate,
         seed=(asked.seed + 1) % 2**32,
         patience=None,
         kl_warmup=0,
@@ -129,7 +129,8 @@ def _unfit(subject: Subject) -> tuple[str, Status]:
     if run.settings.objective not in ("auto", "elbo"):
         return "Codes are matched to draws of their prior: there is no ELBO to raise.", "skipped"
     if not run.structure.has_codes:
-        return "No datum has latents of its own; R-hat says whether shared ones rest.", "skipped"
+        reason = "No datum has latents of its own; R-hat says whether shared ones rest."
+        return reason, "not applicable"
     reason, status = unreachable(subject)
     if reason:
         return reason, status

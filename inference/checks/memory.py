@@ -30,8 +30,10 @@ def memory(subject: Subject) -> list[Finding]:
     the fit.
     """
     names = ("memory", "training rows")
-    if reason := without_rows(subject) or _without_train(subject):
+    held_out = subject.held_out or subject
+    if reason := without_rows(held_out) or _without_train(subject):
         return [subject.skipped(name, reason) for name in names]
+    subject = held_out
     chosen, batch = subject.some(MOST)
     fitted = Subject(subject.run, subject.train, seed=subject.seed)
     if fitted.rows < LEAST_ROWS:
@@ -134,8 +136,11 @@ def _without_train(subject: Subject) -> str:
     """Why there are no rows of the fit to compare with; empty if there are."""
     if subject.train is None:
         return "The rows of the fit are not at hand: check(run, x, train=...), or give a data set."
-    if subject.is_of_the_fit or as_part(subject.train).fingerprint == subject.fingerprint:
-        return "Needs data that the story has not seen, got the rows of its fit."
+    held_out = subject.held_out
+    if held_out is None or as_part(subject.train).fingerprint == held_out.fingerprint:
+        return (
+            "Needs data that the story has not seen, got the rows of its fit: test=... adds some."
+        )
     return ""
 
 

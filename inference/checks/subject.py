@@ -43,6 +43,7 @@ class Subject:
         seed: Of everything that is drawn.
         level: How much is asked for.
         train: Rows of the fit, if they are at hand.
+        test: Rows that the fit has not seen, if ``data`` are its own.
         budget: Seconds that refits may take.
         statistics: The user's own, by name: of observations ``(N, *event)`` a number.
         tell: Is told what share of the present check is done, from 0 to 1.
@@ -55,6 +56,7 @@ class Subject:
     seed: int = 0
     level: Level = "full"
     train: Any = None
+    test: Any = None
     budget: float = 60.0
     statistics: Mapping[str, Callable[[Tensor], Any]] = field(default_factory=dict)
     tell: Callable[[float], None] = field(default=lambda share: None)
@@ -90,6 +92,15 @@ class Subject:
     def is_of_the_fit(self) -> bool:
         """Whether these rows are those that the story was fitted to."""
         return self.run.data.fingerprint == self.fingerprint
+
+    @property
+    def held_out(self) -> Subject | None:
+        """The same of rows that the fit has not seen; None if there are none."""
+        if not self.is_of_the_fit:
+            return self
+        if self.test is None or not len(as_part(self.test)):
+            return None
+        return replace(self, data=self.test, train=self.train, test=None, _found={})
 
     @cached_property
     def seconds_each(self) -> float:

@@ -101,7 +101,7 @@ def evidence(found: Evidence, named: str) -> Finding:
         good = "finite"
         status: Status = "pass" if math.isfinite(found.mean) else "fail"
         return Finding("evidence", found.mean, "nats", good, status, sentence, "", "")
-    believed = not (found.khat > khat_threshold(found.draws)).double().mean() > 0.2
+    believed = not _missed(found).double().mean() > 0.2
     exact = found.mean_error <= 0.1 and believed
     return Finding(
         "evidence",
@@ -172,10 +172,11 @@ def khat(found: Evidence, numbers: Tensor | None = None, advice: Advice = GENERI
     if found.khat.isnan().any():
         reason = f"Needs at least 25 draws a datum, got {found.draws}."
         return Finding("k-hat", math.nan, "", "", "skipped", reason, "Take more draws.", "")
-    over = found.khat > threshold
+    over, missed = found.khat > threshold, _missed(found).double().mean().item()
     share = over.double().mean().item()
     status = grade(share, 0.05, 0.20)
-    if status == "fail" and (over & (found.gap >= NEAR)).double().mean() <= 0.20:
+    near = missed <= 0.20
+    if status == "fail" and near:
         status = "warn"
     if numbers is None or len(numbers) != len(found.khat):  # of a program with rows of its own
         numbers = torch.arange(len(found.khat))
@@ -188,10 +189,16 @@ def khat(found: Evidence, numbers: Tensor | None = None, advice: Advice = GENERI
         status,
         "The guide covers the posterior of every datum well enough to reweigh its draws."
         if share == 0
+        else f"For {share:.1%} of the data the posterior has heavier tails than the guide, so that "
+        f"its draws cannot be reweighed; but little lies there: {1 - missed / share:.0%} of these "
+        f"are within {NEAR} nats of their posterior. Their draws serve as they are, but for tails."
+        if near and status != "pass"
         else f"For {share:.1%} of the data the guide misses so much of the posterior that its "
         "draws cannot be reweighed.",
         ""
         if share <= 0.05
+        else f"Where tails matter, {advice.another_shape}."
+        if near
         else f"Distrust the latents of rows such as {numbers[worst].tolist()}; give the guide "
         f"heavier tails, or {advice.correlations}.",
         "Vehtari et al. 2024; Yao et al. 2018",
@@ -201,6 +208,11 @@ def khat(found: Evidence, numbers: Tensor | None = None, advice: Advice = GENERI
             **_of_each(found, numbers),
         },
     )
+
+
+def _missed(found: Evidence) -> Tensor:
+    """Of which data the guide misses more than tails in which little lies."""
+    return (found.khat > khat_threshold(found.draws)) & ~(found.gap < NEAR)
 
 
 def _of_each(found: Evidence, numbers: Tensor) -> dict[str, list[float]]:
@@ -230,7 +242,8 @@ def joint_khat(found: Evidence, advice: Advice) -> Finding:
     if math.isnan(figure):
         return khat(found)
     status = grade(figure, 0.5, threshold)
-    if status == "fail" and found.gap.item() < NEAR:
+    near = status == "fail" and not _missed(found).any()
+    if near:
         status = "warn"
     return Finding(
         "k-hat",
@@ -243,9 +256,17 @@ def joint_khat(found: Evidence, advice: Advice) -> Finding:
         else "The guide covers the posterior of the global latents but just: its draws can be "
         f"reweighed up to a k-hat of {threshold:.2f}, with some noise."
         if figure <= threshold
+        else "The posterior of the global latents has heavier tails than the guide, so that its "
+        f"draws cannot be reweighed; but little lies there, as the gap of {found.gap.item():.2g} "
+        "nats says: they serve as they are, but for tails."
+        if near
         else "The guide misses so much of the posterior of the global latents that its draws "
         "cannot be reweighed.",
-        "" if status == "pass" else f"Take more draws, fit for longer, or {advice.correlations}.",
+        ""
+        if status == "pass"
+        else f"Where tails matter, {advice.another_shape}."
+        if near
+        else f"Take more draws, fit for longer, or {advice.correlations}.",
         "Yao et al. 2018",
         {"draws": [float(found.draws)]},
     )

@@ -26,7 +26,7 @@ def check(
     fitted: Input,
     level: Level = "quick",
     draws: int = 1000,
-    budget: float = 60.0,
+    budget: float = 120.0,
     seed: int = 0,
     json: bool = False,
 ) -> None:
@@ -52,7 +52,12 @@ def check(
     run = fitted.open()
     data = fitted.dataset(run)
     rows = fitted.rows(run, data, "checking")
-    options: dict[str, Any] = {"level": level, "budget": budget, "train": fitted.train(run, data)}
+    options: dict[str, Any] = {
+        "level": level,
+        "budget": budget,
+        "train": fitted.train(run, data),
+        "test": None if data is None else data.test,
+    }
     before = run.verdict
     try:
         verdict = make_verdict(fitted.run, run, rows, draws, seed, **options)

@@ -63,10 +63,7 @@ def _facts(view: View) -> list[tuple[Markup, Markup]]:
         joined([f"{count} iterations of EM at most, {batches}"])
         if settings.method == "em"
         else joined(
-            [
-                f"{count} epochs, {settings.optimizer}, learning rate {settings.learning_rate:g}, "
-                f"{batches}"
-            ]
+            [f"{count} epochs, {settings.optimizer}, learning rate {settings.rate:g}, {batches}"]
         )
     )
     facts["seed"] = joined([f"{settings.seed} (fit), {view.seed} (this report)"])

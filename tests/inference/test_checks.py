@@ -3,7 +3,7 @@
 import importlib
 import json
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pyro
@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 import ppl_gen as pg
 from ppl_gen.inference.checks import Subject
-from ppl_gen.inference.checks.advice import Advice
+from ppl_gen.inference.checks.advice import GENERIC, Advice
 from ppl_gen.inference.checks.check import reconciled
+from ppl_gen.inference.checks.weights import evidence, joint_khat, khat
+from ppl_gen.inference.estimators import Evidence
 from ppl_gen.inference.tracing import Fix
 from ppl_gen.inference.verdict import Finding, Verdict
 from ppl_gen.models import PPCA, VAE, AutoEncoder
@@ -370,3 +372,18 @@ def test_one_number_is_not_advised_to_go_together_with_others() -> None:
     assert "MultivariateNormal" not in one.correlations
     assert "MultivariateNormal" in two.correlations
     assert one.amortised
+
+
+@pytest.mark.parametrize(
+    ("gap", "told", "believed"), [(0.02, "warn", "pass"), (1.0, "fail", "warn")]
+)
+def test_a_heavy_tail_in_which_little_lies_only_warns(gap: float, told: str, believed: str) -> None:
+    of_each = torch.ones(40, dtype=torch.float64)
+    found = Evidence(
+        -of_each, 0.01 * of_each, 500 * of_each, -(1 + gap) * of_each, 0.9 * of_each, 1000
+    )
+    one = Evidence(*(getattr(found, f.name)[:1] for f in fields(Evidence)[:-1]), 1000)
+    for finding in (khat(found), joint_khat(one, GENERIC)):
+        assert finding.status == told
+        assert ("little lies there" in finding.meaning) == (gap < 0.05)
+    assert evidence(found, "evidence per datum").status == believed

@@ -294,3 +294,26 @@ def test_held_out_rows_do_not_choose_the_posterior_of_what_all_rows_share() -> N
 
     for name, value in plain.parameters().items():
         assert torch.equal(watched.parameters()[name], value)
+
+
+def test_a_posterior_of_what_all_rows_share_is_found_by_a_fit_as_it_is() -> None:
+    """Coefficients far from where they begin, of columns of other scales than one."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 2, generator=generator) * torch.tensor([5.0, 0.2])
+    y = 12.0 + x @ torch.tensor([-0.5, 4.0]) + torch.randn(300, generator=generator)
+
+    def model(x: Tensor, y: Tensor) -> None:
+        weight = pyro.sample("weight", dist.Normal(torch.zeros(3), 10.0).to_event(1))
+        with pyro.plate("rows", len(x)):
+            pyro.sample("y", dist.Normal(weight[0] + x @ weight[1:], 1.0), obs=y)
+
+    run = pg.fit((model, "AutoMultivariateNormal"), (x, y), progress=False)
+    assert run.settings.learning_rate == 0.02
+    design = torch.cat([torch.ones(300, 1), x], 1)
+    precision = design.mT @ design + 0.01 * torch.eye(3)
+    exact = dist.MultivariateNormal(
+        torch.linalg.solve(precision, design.mT @ y), precision_matrix=precision
+    )
+    draws = torch.as_tensor(run.posterior((x, y), draws=4000).posterior["weight"].values[0])
+    assert ((draws.mean(0) - exact.mean) / exact.stddev).abs().max() < 0.15
+    assert (draws.std(0) / exact.stddev).log().abs().max() < 0.15

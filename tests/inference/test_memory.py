@@ -137,3 +137,21 @@ def test_findings_name_what_was_copied_and_what_is_new() -> None:
     test = CopyTest(0.9, 1e-9, 0.5, 1e-9, torch.tensor([7, 8]), torch.tensor([0.2, 0.1]))
     assert copied(test).details["copied rows of the fit"] == [8.0, 7.0]
     assert new(NoveltyTest(0.2, 1e-9, [3, 4])).details["farthest rows"] == [3.0, 4.0]
+
+
+def mean_of_all(x: Tensor) -> None:
+    loc = pyro.sample("loc", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+    with pyro.plate("rows", len(x)):
+        pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
+
+
+def test_of_globals_the_rows_held_out_are_told_apart_from_those_of_the_fit() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(400, 2, generator=generator)
+    train, test = x[:300], x[300:]
+    run = pg.fit((mean_of_all, "AutoNormal"), train, epochs=50, progress=False)
+    alone = pg.check(run, train, train=train, level="full", budget=0, progress=False)
+    assert "test=" in alone["memory"].meaning
+    both = pg.check(run, train, train=train, test=test, level="full", budget=0, progress=False)
+    assert both["memory"].status == "pass"
+    assert both["longer fit"].status == "not applicable"
