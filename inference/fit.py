@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
@@ -13,8 +14,10 @@ from pyro.infer import ELBO
 
 from ppl_gen.data import Dataset
 from ppl_gen.errors import FitError
-from ppl_gen.inference import checkpoint, disk, files
+from ppl_gen.inference import checkpoint, disk, files, logs
 from ppl_gen.inference.em import ExpectationMaximisation, is_open_ended
+from ppl_gen.inference.history import Epoch
+from ppl_gen.inference.logs import Logger, Logs
 from ppl_gen.inference.pair import as_pair
 from ppl_gen.inference.processes import follows, joined
 from ppl_gen.inference.progress import reporter
@@ -48,6 +51,8 @@ def fit(
     checkpoint_epochs: int | None = None,
     devices: int = 1,
     num_nodes: int = 1,
+    callback: Callable[[Epoch], object] | None = None,
+    loggers: Logger | str | Iterable[Logger | str] = (),
     progress: bool = True,
     **settings: Any,
 ) -> Run:
@@ -81,6 +86,11 @@ def fit(
             present script again for each, or joined where ``torchrun`` has started them: what
             follows in a script is then done by every one.
         num_nodes: Machines.
+        callback: A function that is called after every epoch with its record, the last of what
+            will be ``run.history``; the fit ends there if it returns True.
+        loggers: What is told of settings and epochs: "tensorboard", into ``logs`` in ``out``;
+            "mlflow", into its own store; or objects with the methods of Lightning Fabric's
+            ``Logger``. One that fails costs its log and not the fit.
         progress: Whether to show how far it is.
         **settings: The fields of :class:`Settings`: ``method``, ``epochs``, ``seed``,
             ``batch_size``, ``restarts``, ``tolerance``, ``learning_rate``, ``optimizer``,
@@ -133,6 +143,7 @@ def fit(
     processes = joined(devices, num_nodes, device)
     if not processes.first:  # one writes and tells
         target, progress = None, False
+    asked = [loggers] if isinstance(loggers, str) or hasattr(loggers, "log_metrics") else loggers
     with ExitStack() as stack:
         stack.enter_context(seeded(chosen.seed))
         stack.enter_context(chosen.with_precision())
@@ -140,6 +151,7 @@ def fit(
             stack.enter_context(files.alone(target))
             if saved is None:
                 checkpoint.forget(target)
+                shutil.rmtree(target / logs.FOLDER, ignore_errors=True)
         if saved is None:
             pair = as_pair(story).fresh(warm_start)
         else:
@@ -157,6 +169,9 @@ def fit(
             training = GradientAscent(*given, processes, elbo=elbo)
         if saved is not None:
             training.resume(saved)
+        training.callback = callback
+        if processes.first:
+            training.logs = Logs(asked, target, training.steps)
         training.interrupts = interrupts = checkpoint.Interrupts()
         if target is not None:
             training.save = checkpoint.Saver(
@@ -166,11 +181,11 @@ def fit(
             training.save = checkpoint.Follower(interrupts)
         if out is not None:
             stack.enter_context(interrupts.heard())
-        keep: tuple[str, ...] = (checkpoint.FOLDER,)
+        keep: tuple[str, ...] = (logs.FOLDER, checkpoint.FOLDER)
         try:
-            with reporter(training.epochs, progress) as report:
+            with training.logs.of(training.facts()), reporter(training.epochs, progress) as report:
                 training.run(report)
-            keep = ()
+            keep = (logs.FOLDER,)
         except FitError as error:
             error.run = training.result()
             raise

@@ -99,6 +99,16 @@ class Processes:
         if not self.alone:
             self._asked(lambda: group.all_reduce(values))
 
+    def any(self, one: bool) -> bool:
+        """Whether one of the processes says so.
+
+        Raises:
+            FitError: If another process has ended.
+        """
+        told = torch.tensor([float(one)])
+        self.add(told)
+        return bool(told)
+
     def agree(self, interrupts: Interrupts | None) -> None:
         """Go on with the same random numbers, and end together if one is asked to.
 
@@ -195,7 +205,9 @@ def joined(devices: int, num_nodes: int, device: torch.device) -> Processes:
     here = int(os.environ.get("LOCAL_WORLD_SIZE", str(devices)))
     nodes = max(num_nodes, started // max(1, here))
     kind: Any = "cuda" if device.type == "cuda" else "cpu"
-    strategy = DDPStrategy(timeout=PATIENCE)
+    # Gradients are added up where they are, what is agreed upon on the CPU.
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    strategy = DDPStrategy(timeout=PATIENCE, process_group_backend=backend)
     try:
         fabric = Fabric(accelerator=kind, devices=here, num_nodes=nodes, strategy=strategy)
         fabric.launch()

@@ -24,6 +24,7 @@ from ppl_gen.inference.disk import plain_kwargs, take_over
 from ppl_gen.inference.doctor import before_a_fit
 from ppl_gen.inference.history import Epoch, History, epochs_of, table_of
 from ppl_gen.inference.iterates import Iterates
+from ppl_gen.inference.logs import Logs
 from ppl_gen.inference.pair import Pair
 from ppl_gen.inference.processes import Processes
 from ppl_gen.inference.progress import Reporter
@@ -144,6 +145,8 @@ class Training(ABC):
         self.kept = pair.snapshot()
         self.visit: Visit | None = None
         self.save: Callable[..., None] = lambda training, epoch=None: None
+        self.callback: Callable[[Epoch], object] | None = None
+        self.logs = Logs((), None)
 
     @abstractmethod
     def rows_a_step(self) -> int:
@@ -181,6 +184,16 @@ class Training(ABC):
     def recorded(self) -> Iterates | None:
         """What was recorded of the steps, if they are of a kind that is."""
         return None
+
+    def facts(self) -> dict[str, Any]:
+        """What is fitted to what and how, for those who compare fits."""
+        told = self.told()
+        settings = {**told["settings"], "batch_size": self.batches.batch_size}
+        return {
+            "story": told["story"],
+            "settings": {**settings, "epochs": self.epochs},
+            "rows": self.batches.size,
+        }
 
     def told(self) -> dict[str, Any]:
         """What the fit is of, as plain values."""
@@ -297,7 +310,10 @@ class Training(ABC):
             epoch = self._record(number, self._clock(), figures, valid)
             self.epochs_done.append(epoch)
             report(epoch)
+            self.logs(epoch)
+            enough = self.callback is not None and bool(self.callback(epoch))
             self.over = self.keep(epoch)
+            self.over |= self.processes.any(enough)
             self.epoch = number
             self.save(self, number)
 

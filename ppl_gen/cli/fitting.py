@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -75,6 +75,7 @@ class Output:
         checkpoint_epochs: How often, in epochs too.
         devices: Processes on each machine that fit together, each with a share of every batch.
         num_nodes: Machines.
+        logger: Tell every epoch to tensorboard, into logs in the run, or to mlflow, or to both.
     """
 
     out: Annotated[Path | None, Unset] = None
@@ -84,6 +85,7 @@ class Output:
     checkpoint_epochs: Annotated[int | None, Unset] = None
     devices: int = 1
     num_nodes: int = 1
+    logger: tuple[Literal["tensorboard", "mlflow"], ...] = ()
 
     def directory(self, story: str, data: str | None) -> Path:
         """Where to save the run of a story.
@@ -219,6 +221,7 @@ def go_on(
     checkpoint_epochs: Annotated[int | None, Unset] = None,
     devices: int = 1,
     num_nodes: int = 1,
+    logger: tuple[Literal["tensorboard", "mlflow"], ...] = (),
 ) -> None:
     """Go on with a fit that was interrupted, from its last checkpoint.
 
@@ -234,6 +237,7 @@ def go_on(
         checkpoint_epochs: How often, in epochs too.
         devices: Processes on each machine that fit together; any number may go on.
         num_nodes: Machines.
+        logger: Tell every epoch to tensorboard, into logs in the run, or to mlflow, or to both.
     """
     record = checkpoint.read(resume).record
     if record["data"]["columns"] and not record["data"]["source"]:
@@ -243,7 +247,7 @@ def go_on(
         )
     data = load_recorded(record)
     often = checkpoint_seconds, checkpoint_epochs
-    output = Output(resume, True, quiet, *often, devices, num_nodes)
+    output = Output(resume, True, quiet, *often, devices, num_nodes, logger)
     with seeded(record["settings"]["seed"]):
         told = _story_of(resume, record["story"], story, data)
     fit_and_tell(told, data, {"resume": resume}, resume, output)
@@ -368,6 +372,7 @@ def fit_and_tell(
             checkpoint_epochs=output.checkpoint_epochs,
             devices=output.devices,
             num_nodes=output.num_nodes,
+            loggers=output.logger,
             progress=not output.quiet,
             **(asdict(settings) if isinstance(settings, Settings) else settings),
         )
