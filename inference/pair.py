@@ -37,7 +37,8 @@ class Pair:
         model: The generative program.
         guide: The program of the approximate posterior.
         borrowed: Whether to work in the store outside instead of an own one.
-        origin: Where the story comes from, if it was read from a file: its path and hash.
+        origin: Where the story comes from, if it was read from a file: its path and hash, and the
+            arguments it was made with.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Pair:
         guide: Program,
         *,
         borrowed: bool = False,
-        origin: dict[str, str] | None = None,
+        origin: dict[str, Any] | None = None,
     ) -> None:
         self.story = story
         self.origin = origin

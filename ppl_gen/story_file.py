@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib.util
 import inspect
@@ -9,7 +10,7 @@ import itertools
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +23,9 @@ from ppl_gen.inference.pair import Pair, as_pair
 _NUMBERS = itertools.count(1)
 
 
-def read_story_file(path: str | Path, data: Dataset | None = None) -> Pair:
+def read_story_file(
+    path: str | Path, data: Dataset | None = None, arguments: Mapping[str, Any] | None = None
+) -> Pair:
     """Read the story that a Python file tells. The file is run, as Python would run it.
 
     The first of these that the file has is taken:
@@ -36,9 +39,10 @@ def read_story_file(path: str | Path, data: Dataset | None = None) -> Pair:
     Args:
         path: The file.
         data: The data the story is to be fitted to, for stories that ask for them.
+        arguments: Further arguments of the function or class that makes the story, by name.
 
     Returns:
-        The story; its ``origin`` holds the path and the SHA-256 of the file.
+        The story; its ``origin`` holds the path and the SHA-256 of the file, and the arguments.
 
     Raises:
         StoryError: If the file cannot be read or run, or tells no story or several.
@@ -46,12 +50,14 @@ def read_story_file(path: str | Path, data: Dataset | None = None) -> Pair:
     path = Path(path)
     content = _content(path)
     module = _run(path, content)
-    told = _told(path, module, data)
+    arguments = dict(arguments or {})
+    told = _told(path, module, data, arguments)
     try:
         pair = as_pair(told)
     except StoryError as error:
         raise StoryError(f"{path.name}: {error}") from error
-    pair.origin = {"file": str(path), "sha256": hashlib.sha256(content).hexdigest()}
+    given = {"arguments": arguments} if arguments else {}
+    pair.origin = {"file": str(path), "sha256": hashlib.sha256(content).hexdigest(), **given}
     return pair
 
 
@@ -90,22 +96,23 @@ def _run(path: Path, content: bytes) -> ModuleType:
     return module
 
 
-def _told(path: Path, module: ModuleType, data: Dataset | None) -> Any:
+def _told(path: Path, module: ModuleType, data: Dataset | None, arguments: dict[str, Any]) -> Any:
     names = vars(module)
     if "story" in names:
         story = names["story"]
         if isinstance(story, type):
-            return _constructed(path, story, data)
+            return _constructed(path, story, data, arguments)
         if isinstance(story, tuple | list) or _tells(story):
-            return story
+            return _as_it_is(path, story, arguments)
         if callable(story):
-            return _called(path, story, data)
+            return _called(path, story, data, arguments)
         raise StoryError(
             f"story in {path.name} must be a story, a pair (model, guide), or a function that "
             f"takes the data set and returns one, got {type(story).__name__}"
         )
     if "model" in names:
-        return names["model"], names.get("guide", "AutoNormal")
+        pair = names["model"], names.get("guide", "AutoNormal")
+        return _as_it_is(path, pair, arguments)
     classes = [
         value
         for value in names.values()
@@ -115,7 +122,7 @@ def _told(path: Path, module: ModuleType, data: Dataset | None) -> Any:
         and not inspect.isabstract(value)
     ]
     if len(classes) == 1:
-        return _constructed(path, classes[0], data)
+        return _constructed(path, classes[0], data, arguments)
     if classes:
         several = ", ".join(cls.__name__ for cls in classes)
         raise StoryError(
@@ -131,30 +138,44 @@ def _tells(story: Any) -> bool:
     return callable(getattr(story, "model", None)) and callable(getattr(story, "guide", None))
 
 
-def _called(path: Path, function: Callable[..., Any], data: Dataset | None) -> Any:
+def _as_it_is(path: Path, story: Any, arguments: dict[str, Any]) -> Any:
+    if arguments:
+        raise StoryError(
+            f"{path.name} must have a function story(data, ...) or a class to take "
+            f"{', '.join(arguments)}, got a story that is made already"
+        )
+    return story
+
+
+def _called(
+    path: Path, function: Callable[..., Any], data: Dataset | None, arguments: dict[str, Any]
+) -> Any:
     """What a function makes of the data set, or of nothing if it asks for nothing."""
     with _blaming(path):
-        parameters = inspect.signature(function).parameters.values()
-        takes = any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+        parameters = inspect.signature(function).parameters
+        _check_known(path, "story", parameters, arguments)
+        rest = [p for name, p in parameters.items() if name not in arguments]
+        takes = any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in rest)
         if not takes:
-            return function()
+            return function(**arguments)
         if data is not None:
-            return function(data)
-        if all(p.default is not p.empty for p in parameters):
-            return function()
+            return function(data, **arguments)
+        if all(p.default is not p.empty for p in rest):
+            return function(**arguments)
     raise StoryError(f"story in {path.name} asks for a data set: name one with --data")
 
 
-def _constructed(path: Path, cls: type, data: Dataset | None) -> Any:
+def _constructed(path: Path, cls: type, data: Dataset | None, arguments: dict[str, Any]) -> Any:
     with _blaming(path):
         parameters = inspect.signature(cls).parameters
+    _check_known(path, cls.__name__, parameters, arguments)
     given = {"shape": data.shape} if "shape" in parameters and data is not None else {}
     missing = [
         p.name
         for p in parameters.values()
         if p.default is p.empty
         and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-        and p.name not in given
+        and p.name not in {*given, *arguments}
     ]
     if missing == ["shape"]:
         raise StoryError(f"{cls.__name__} in {path.name} asks for a shape: name data with --data")
@@ -164,7 +185,28 @@ def _constructed(path: Path, cls: type, data: Dataset | None) -> Any:
             f"story = {cls.__name__}(...), or a function story(data) that returns one"
         )
     with _blaming(path):
-        return cls(**given)
+        return cls(**{**given, **arguments})
+
+
+def _check_known(
+    path: Path,
+    maker: str,
+    parameters: Mapping[str, inspect.Parameter],
+    arguments: Mapping[str, Any],
+) -> None:
+    """Refuse arguments that the maker of a story does not take."""
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    named = [
+        n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    ]
+    for name in arguments:
+        if name not in named:
+            near = difflib.get_close_matches(name, named, n=1) or named
+            raise StoryError(
+                f"{maker} in {path.name} takes no argument {name!r}: "
+                + (f"it takes {', '.join(near)}" if near else "it takes none")
+            )
 
 
 @contextmanager
@@ -175,6 +217,8 @@ def _blaming(path: Path) -> Iterator[None]:
     except SyntaxError as error:
         where = path.name if error.filename == str(path) else Path(error.filename or "?").name
         raise StoryError(f"{where}, line {error.lineno}: {error.msg}") from error
+    except StoryError:
+        raise
     except (Exception, SystemExit) as error:
         lines = [
             frame.lineno

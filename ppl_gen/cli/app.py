@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ppl_gen as pg
-from ppl_gen.cli import commands, comparing, conditional, doctoring, fitting, predicting
+from ppl_gen.cli import commands, comparing, conditional, doctoring, fitting, predicting, sweeping
 from ppl_gen.cli.console import complain, show
 from ppl_gen.cli.demo import demo
 from ppl_gen.cli.listing import list_names
@@ -22,6 +22,7 @@ COMMANDS = {
     "check": commands.check,
     "doctor": doctoring.doctor,
     "compare": comparing.compare,
+    "sweep": sweeping.run_sweep,
     "predict": predicting.predict,
     "sample": commands.sample,
     "redraw": conditional.redraw,
@@ -32,6 +33,8 @@ COMMANDS = {
     "list": list_names,
     "demo": demo,
 }
+# What these take depends on the story that is named.
+BY_STORY = ("doctor", "fit", "compare", "sweep")
 HELP = """Write the story of your data; ppl-gen fits it and says whether to trust it.
 
 Examples:
@@ -40,6 +43,7 @@ Examples:
     ppl-gen fit vae --data digits --binarise redraw --out runs/a
     ppl-gen check runs/a
     ppl-gen compare ppca --data wine --standardise --vary latent=1:6
+    ppl-gen sweep vae --data digits --space space.toml
     ppl-gen report runs/a
     ppl-gen new my_story.py
 
@@ -81,7 +85,7 @@ def _run(given: list[str]) -> None:
     first, *rest = given
     if given == ["--version"]:
         show(f"ppl-gen {pg.__version__}")
-    elif first in ("doctor", "fit", "compare"):  # what they take depends on the story that is named
+    elif first in BY_STORY:
         COMMANDS[first](rest)
     elif first in COMMANDS:
         run_command(COMMANDS[first], f"ppl-gen {first}", rest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import math
 import re
@@ -25,7 +26,7 @@ from ppl_gen.cli.options import (
     show_choices,
     values_of,
 )
-from ppl_gen.cli.sources import Source, Unset, flattened, load_recorded
+from ppl_gen.cli.sources import Source, Unset, flattened, load_recorded, story_arguments
 from ppl_gen.cli.specifications import folded, specified
 from ppl_gen.component import from_configuration
 from ppl_gen.data import Dataset, Support
@@ -172,16 +173,51 @@ def fit_file(path: Path, arguments: list[str]) -> None:
         f"Fit the story in {file} to data.\n\nExamples:\n"
         f"    ppl-gen fit {file} --data measurements.csv --out runs/b\n"
         f"    ppl-gen fit {file} --data measurements.csv --target species --epochs 200\n"
+        f"    ppl-gen fit {file} --data measurements.csv --story.latent 3\n"
         f"    ppl-gen fit {file} --data measurements.csv {example_of()}\n\n"
+        "--story.latent 3 is story(data, latent=3): of the function or class that makes the story. "
         f"{DOTTED}"
     )
+    given, arguments = given_to_story(arguments)
     parsed = parsed_options(f"ppl-gen fit {file}", description, arguments, {})
     settings, output = settings_of(parsed.fit), parsed.output
     out = output.directory(path.name, parsed.data.data)
     data = parsed.data.load()
     with seeded(settings.seed):
-        pair = read_story_file(path, data)
+        pair = read_story_file(path, data, given)
     fit_and_tell(pair, data, settings, out, output)
+
+
+def given_to_story(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """What is given to the maker of a story, ``--story.latent 3``, and the other arguments.
+
+    Raises:
+        StoryError: If a value is missing.
+    """
+    found, rest = dict[str, Any](), list[str]()
+    left = iter(arguments)
+    for argument in left:
+        name, equals, value = argument.partition("=")
+        if not name.startswith("--story."):
+            rest.append(argument)
+            continue
+        value = value if equals else next(left, "")
+        name = name.removeprefix("--story.").replace("-", "_")
+        if not (name.isidentifier() and value):
+            raise StoryError(
+                f"--story. must have a name and a value, as in --story.latent 3, got {argument!r}"
+            )
+        found[name] = plain_value(value)
+    return found, rest
+
+
+def plain_value(text: str) -> bool | int | float | str:
+    """A number or a truth where the text is one, else the text."""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+    return value if isinstance(value, bool | int | float | str) else text
 
 
 def fit_again(
@@ -440,7 +476,7 @@ def _story_of(
             f"{str(config)!r} is of your file {recorded['file']!r}, and a record holds no code: "
             f"give it, --story {recorded['file']}"
         )
-    pair = read_story_file(file, data)
+    pair = read_story_file(file, data, story_arguments(recorded))
     if pair.origin is not None and pair.origin["sha256"] != recorded.get("sha256"):
         note(f"{str(file)!r} has changed since the run was fitted")
     return pair

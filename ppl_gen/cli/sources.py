@@ -117,12 +117,14 @@ class Fitted:
             raise RunError(str(error)) from error
         if self.story is None:
             return load_run(self.run, device=device)
-        source = disk.read_record(self.run)["data"]["source"]
+        record = disk.read_record(self.run)
+        source = record["data"]["source"]
         try:
             data = self._reload(source)
         except DataError:  # the fitted data are gone: others of the same form must do
             data = None if self.data is None else self._load(source, None)
-        return load_run(self.run, read_story_file(self.story, data), device=device)
+        story = read_story_file(self.story, data, story_arguments(record["story"]))
+        return load_run(self.run, story, device=device)
 
     def dataset(self, run: Run) -> Dataset | None:
         """The data that were named, or those the run was fitted to.
@@ -197,6 +199,15 @@ class Fitted:
 
     def _reload(self, source: Mapping[str, Any] | None) -> Dataset | None:
         return _load(source, self.data_root) if source else None
+
+
+def story_arguments(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """What the story in a file was made with, plain values by name, as a record says."""
+    given = recorded.get("arguments")
+    if "file" not in recorded or not isinstance(given, Mapping):
+        return {}
+    plain = bool | int | float | str
+    return {n: v for n, v in given.items() if str(n).isidentifier() and isinstance(v, plain)}
 
 
 Input = Annotated[Fitted, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="input")]

@@ -13,8 +13,8 @@ from ppl_gen.errors import PplGenError, RunError
 from ppl_gen.inference.files import write_file
 from ppl_gen.inference.run import Run
 from ppl_gen.report import codes, conditional, facts, mixture, pictures, trust, verdict
+from ppl_gen.report.document import document
 from ppl_gen.report.html import Markup, tag
-from ppl_gen.report.style import CSS
 from ppl_gen.report.view import View, data_to_show
 
 
@@ -62,8 +62,6 @@ SECTIONS: dict[str, Section] = {
     "Interpolations": Section(pictures.interpolations, _has_codes),
     "Where the guide is wrong": Section(codes.khat, _has_codes),
 }
-# No script, no font, no image from elsewhere: the reader's browser enforces what we promise.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def write_report(
@@ -120,26 +118,7 @@ def write_report(
 def page(view: View) -> str:
     """The report as one HTML document."""
     title = f"{facts.story_name(view.run)} on {view.shown.name}"
-    sections = _sections(view)
-    links = [tag("a", heading, href=f"#{_anchor(heading)}") for heading, _ in sections]
-    parts = [
-        tag("section", tag("h2", heading), body, id=_anchor(heading)) for heading, body in sections
-    ]
-    head = [
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        tag("title", f"{title} - ppl-gen report"),
-        tag("style", Markup(CSS)),
-    ]
-    foot = "Written by ppl-gen. This file needs no network and holds no script."
-    body = [
-        facts.header(view),
-        tag("main", tag("nav", *links, aria_label="sections"), *parts),
-        tag("footer", foot),
-    ]
-    html = tag("html", tag("head", *head), tag("body", *body), lang="en")
-    return f"<!DOCTYPE html>\n{html}\n"
+    return document(title, facts.header(view), _sections(view))
 
 
 def _sections(view: View) -> list[tuple[str, Markup]]:
@@ -168,7 +147,3 @@ def _listed(headings: Sequence[str]) -> str:
     first, *others = headings
     lower = [heading[0].lower() + heading[1:] for heading in others]
     return first if not lower else ", ".join([first, *lower[:-1]]) + f" and {lower[-1]}"
-
-
-def _anchor(heading: str) -> str:
-    return "-".join(heading.lower().replace(",", "").split())
