@@ -183,7 +183,11 @@ def fit(
             stack.enter_context(interrupts.heard())
         keep: tuple[str, ...] = (logs.FOLDER, checkpoint.FOLDER)
         try:
-            with training.logs.of(training.facts()), reporter(training.epochs, progress) as report:
+            with (
+                training.logs.of(training.facts()),
+                training.blaming_data(),
+                reporter(training.epochs, progress) as report,
+            ):
                 training.run(report)
             keep = (logs.FOLDER,)
         except FitError as error:

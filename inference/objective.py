@@ -15,7 +15,7 @@ from ppl_gen.errors import StoryError
 from ppl_gen.inference.pair import Pair
 from ppl_gen.inference.processes import Processes
 from ppl_gen.inference.structure import Structure
-from ppl_gen.inference.tracing import Batch, Nodes, Weights, is_one
+from ppl_gen.inference.tracing import Batch, Nodes, Weights, blame, is_one
 
 
 class _Recording:
@@ -73,8 +73,11 @@ def _has_analytic_kl(
         return False
     known = False
     with torch.no_grad():
-        guide = poutine.trace(pair.guide).get_trace(*batch, **kwargs)
-        model = poutine.trace(poutine.replay(pair.model, trace=guide)).get_trace(*batch, **kwargs)
+        with blame("guide"):
+            guide = poutine.trace(pair.guide).get_trace(*batch, **kwargs)
+        with blame("model"):
+            replayed = poutine.replay(pair.model, trace=guide)
+            model = poutine.trace(replayed).get_trace(*batch, **kwargs)
     for site in structure.latents:
         if site.name not in guide.nodes or site.name not in model.nodes:
             return False

@@ -116,6 +116,10 @@ class PlateSizes(Messenger):
                 self.seen[frame.name] = (max(size, known), None)
 
 
+class ProgramRaised(StoryError):
+    """A program raised what is none of our errors; it may be the data's fault."""
+
+
 @contextmanager
 def blame(program: str) -> Iterator[None]:
     """Turn what a user's program raises into one sentence that names the line in it."""
@@ -130,9 +134,12 @@ def blame(program: str) -> Iterator[None]:
             if not _is_library(frame.filename):
                 where = f" ({Path(frame.filename).name}, line {frame.lineno})"
         text = _first_line(error)
-        if text.endswith(":") and error.__cause__ is not None:
-            text = f"{text} {_first_line(error.__cause__)}"
-        raise StoryError(f"the {program} raised {type(error).__name__}{where}: {text}") from error
+        cause = "" if error.__cause__ is None else _first_line(error.__cause__)
+        if text.endswith(":") and cause not in ("", text):
+            text = f"{text} {cause}"
+        text = text.removesuffix(":")
+        kind = type(error).__name__
+        raise ProgramRaised(f"the {program} raised {kind}{where}: {text}") from error
 
 
 def argument_names(program: Any, count: int) -> list[str]:

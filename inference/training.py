@@ -18,13 +18,14 @@ from pyro.infer import is_validation_enabled
 from torch import Tensor
 
 from ppl_gen.errors import DataError, PplGenError, RunError, StoryError
-from ppl_gen.inference.batches import Batches, prepare
+from ppl_gen.inference.batches import Batches, on_disk, prepare
 from ppl_gen.inference.checkpoint import Checkpoint, Interrupts
 from ppl_gen.inference.disk import plain_kwargs, take_over
 from ppl_gen.inference.doctor import before_a_fit
 from ppl_gen.inference.history import Epoch, History, epochs_of, table_of
 from ppl_gen.inference.iterates import Iterates
 from ppl_gen.inference.logs import Logs
+from ppl_gen.inference.looks import not_finite
 from ppl_gen.inference.pair import Pair
 from ppl_gen.inference.processes import Processes
 from ppl_gen.inference.progress import Reporter
@@ -32,6 +33,7 @@ from ppl_gen.inference.run import Run, configuration_of, record_of, versions
 from ppl_gen.inference.seeds import generators, noise_to_come, set_generators, set_noise
 from ppl_gen.inference.settings import Settings
 from ppl_gen.inference.structure import Structure, examine
+from ppl_gen.inference.tracing import ProgramRaised, argument_names
 
 DEFAULT_BATCH = 128
 
@@ -112,7 +114,8 @@ class Training(ABC):
         rows = min(settings.batch_size or DEFAULT_BATCH, size)
         self.batches = Batches(part, arguments, rows, device)
         pair.train(False)
-        self.structure = self._examined()
+        with self.blaming_data():
+            self.structure = self._examined()
         if not self.structure.takes_batches:
             self.batches.read()
         self.batches.batch_size = self.rows_a_step()
@@ -184,6 +187,26 @@ class Training(ABC):
     def recorded(self) -> Iterates | None:
         """What was recorded of the steps, if they are of a kind that is."""
         return None
+
+    @contextmanager
+    def blaming_data(self) -> Iterator[None]:
+        """Where a program does not bear the data, say what is wrong with these.
+
+        Raises:
+            DataError: If numbers in them are not finite.
+        """
+        try:
+            yield
+        except ProgramRaised as error:
+            spoilt = {} if on_disk(self.batches.columns) else not_finite(self.batches.columns)
+            for place, rows in spoilt.items():
+                name = argument_names(self.pair.model, self.batches.arguments)[place]
+                some = ", ".join(map(str, sorted(rows)[:5])) + (", ..." if len(rows) > 5 else "")
+                raise DataError(
+                    f"the data must be finite for this story, got NaN or infinite numbers in "
+                    f"{name}, rows {some}: leave them out, or let the story take missing values"
+                ) from error
+            raise
 
     def facts(self) -> dict[str, Any]:
         """What is fitted to what and how, for those who compare fits."""

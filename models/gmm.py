@@ -32,6 +32,7 @@ FEATURES = ("features", "features_2")
 # How the encoder is brought to agree with the first clusters: steps, their size, and on how many
 # rows. Untaught, it would pull all components to the mean before it can tell them apart.
 LESSONS, PACE, CLASS = 300, 0.01, 1000
+MOST_BYTES = 4e9  # of covariances, of which EM has several at a time
 
 
 class GMM(MixtureStory):
@@ -137,6 +138,11 @@ class GMM(MixtureStory):
         self.loc_prior = priors.part(loc_prior, priors.LOC_PRIORS, "loc_prior")
         self.df_prior = priors.part(df_prior, priors.DF_PRIORS, "df_prior")
         self.form = form(covariance, features, scale_prior, covariance_prior)
+        if self.form.products and 8 * self.components * features**2 > MOST_BYTES:
+            raise ValueError(
+                f"covariance must be 'diagonal' or 'spherical' with {features:,} features, "
+                f"got {covariance!r}, which would take {8e-9 * features**2:,.0f} GB a component"
+            )
         events = {"loc": 1, "x": 1, **self.form.events}
         named = {name: FEATURES[:count] for name, count in events.items() if count}
         # Which sites there are depends on the arguments: no class can name their dimensions.

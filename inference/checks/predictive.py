@@ -409,6 +409,13 @@ def _predictive(subject: Subject, name: str, from_prior: bool) -> Finding:
     families = [
         [s for one in of_some for s in one.statistics()] for of_some in ([*sites, own], effects)
     ]
+    beyond = [s for family in families for s in family if not s.is_finite]
+    if beyond:
+        reason = (
+            f"The {beyond[0].name} of the data or of replicates is not finite: values are too far "
+            "from 1 to be squared."
+        )
+        return subject.skipped(name, reason)
     found = compared([family for family in families if family], inflation(subject))
     found += [surprise for site in sites if (surprise := site.surprise()) is not None]
     made = "made from scratch" if from_prior else "replicated from the posterior"

@@ -44,6 +44,11 @@ class Statistic:
     mend: str = ""
     site: str = ""
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether it is known of the data and of all replicates."""
+        return math.isfinite(self.observed) and bool(self.replicated.isfinite().all())
+
 
 @dataclass(frozen=True)
 class Compared:

@@ -148,7 +148,7 @@ def test_a_killed_process_ends_the_others_with_a_word_and_any_number_goes_on(
 
     _, said = process.communicate(timeout=120)
     done(whole)
-    done(started(1, tmp_path, "vae", out, 400, "resume"))
+    done(started(4, tmp_path, "vae", out, 400, "resume"))  # begun by two
 
     assert process.returncode != 0
     assert "another process of this fit has ended" in said or "SIGKILL" in said or "-9" in said
