@@ -137,3 +137,23 @@ def test_a_table_is_fitted_by_commands_and_what_the_story_lacks_is_named(tmp_pat
 
     assert "Let each school have a slope of its own, by which score follows hours." in said
     assert (tmp_path / "runs" / "scores" / "report.html").is_file()
+
+
+def test_a_sweep_is_made_checked_and_gone_on_with(tmp_path: Path) -> None:
+    text = README.split("## Searching for options")[1].split("\n## ")[0]
+    space, commands = re.findall(r"```(?:toml)?\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "space.toml").write_text(space)
+    for line in commands.strip().splitlines():
+        command = line.split("#")[0].replace("digits", "iris").replace("--trials 20", "--trials 2")
+        command = command.replace("--trials 40", "--trials 3").replace("--epochs 200", "--epochs 3")
+        done = subprocess.run(
+            [sys.executable, "-m", *command.replace("ppl-gen", "ppl_gen").split()],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            timeout=600,
+        )
+        well = (0, 1) if " check " in command else (0,)
+        assert done.returncode in well, done.stdout + done.stderr
+    assert "3 trials" in done.stdout
+    assert (tmp_path / "runs" / "sweep" / "sweep.html").is_file()
