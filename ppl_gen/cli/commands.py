@@ -12,7 +12,7 @@ from torch import Tensor
 
 import ppl_gen as pg
 from ppl_gen.cli import pictures
-from ppl_gen.cli.console import note, show, shown
+from ppl_gen.cli.console import complain, note, show, shown
 from ppl_gen.cli.sources import Input, Unset
 from ppl_gen.cli.template import write_template
 from ppl_gen.data import Dataset, Part
@@ -80,12 +80,20 @@ def make_verdict(
         verdict = pg.check(run, rows, draws=draws, seed=seed, **options)
     except KeyboardInterrupt:
         if run.verdict is not None and run.verdict.answers:
-            disk.save_verdict(run, path)
+            _keep_verdict(run, path)
         else:
             run.verdict = before
         raise
-    disk.save_verdict(run, path)
+    _keep_verdict(run, path)
     return verdict
+
+
+def _keep_verdict(run: Run, path: Path) -> None:
+    """Put a verdict into the run, or say that it cannot be, as into one of somebody else."""
+    try:
+        disk.save_verdict(run, path)
+    except RunError as error:
+        complain(f"note: the verdict is not kept: {error}")
 
 
 def show_verdict(verdict: Verdict, json: bool) -> None:

@@ -44,6 +44,20 @@ def test_check_prints_the_verdict_and_puts_it_into_the_run(
     assert "[/]" not in said.out
 
 
+def test_of_a_run_that_cannot_be_written_to_the_verdict_is_shown_and_not_kept(
+    command: Command, digits_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path, content: bytes) -> None:
+        raise pg.RunError(f"{str(path)!r} cannot be written: Permission denied")
+
+    monkeypatch.setattr("ppl_gen.inference.files.write_file", refused)
+    said = command("check", digits_run, "--draws", "20")
+    assert said.status in (0, 1)
+    assert said.out.startswith("verdict: ")
+    assert "the verdict is not kept: " in said.err
+    assert pg.load(digits_run).verdict is None
+
+
 def test_check_can_speak_json(command: Command, digits_run: Path) -> None:
     said = command("check", digits_run, "--draws", "20", "--part", "valid", "--json")
     assert json.loads(said.out) == json.loads((digits_run / "verdict.json").read_text())
