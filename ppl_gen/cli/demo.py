@@ -71,12 +71,11 @@ def _is_demo(out: Path, story: Story, data: Dataset) -> bool:
     except RunError:
         return False
     # What the fit fills in is not compared.
-    filled = ("batch_size", "kl_warmup")
-    settings = {k: v for k, v in asdict(SETTINGS).items() if k not in filled}
+    settings = {k: v for k, v in asdict(SETTINGS).items() if v is not None}
     return (
         record["story"] == _plain(story.configuration)
         and record["data"]["source"] == _plain(dict(data.source))
-        and {k: v for k, v in record["settings"].items() if k not in filled} == settings
+        and {k: v for k, v in record["settings"].items() if k in settings} == settings
     )
 
 
