@@ -19,7 +19,7 @@ def document(title: str, header: Markup, sections: Sequence[tuple[str, Markup]])
         header: What stands above the sections.
         sections: Headings and bodies, in their order.
     """
-    links = [tag("a", heading, href=f"#{_anchor(heading)}") for heading, _ in sections]
+    links = [tag("a", _short(heading), href=f"#{_anchor(heading)}") for heading, _ in sections]
     parts = [
         tag("section", tag("h2", heading), body, id=_anchor(heading)) for heading, body in sections
     ]
@@ -38,6 +38,12 @@ def document(title: str, header: Markup, sections: Sequence[tuple[str, Markup]])
     ]
     html = tag("html", tag("head", *head), tag("body", *body), lang="en")
     return f"<!DOCTYPE html>\n{html}\n"
+
+
+def _short(heading: str) -> str:
+    """A heading as the words of a link: of those that several sections share, the first."""
+    first, comma, rest = heading.partition(", ")
+    return f"{first} and others" if comma and ", " in rest else heading
 
 
 def _anchor(heading: str) -> str:

@@ -77,7 +77,7 @@ def trust_map(
         axes.axvline(threshold, color=BAD, linewidth=1.4, dashes=(4, 2))
         dots(axes, points[~over], FIRST, 4.5, alpha=0.6)
         dots(axes, points[over], BAD, 6.5, "^", alpha=0.8)
-        for place, name in named:
+        for place, name in _apart(points, draws, named):
             axes.annotate(
                 *(name, points[place]), (5, 3), textcoords="offset points", fontsize=8, color=INK
             )
@@ -98,6 +98,18 @@ def trust_map(
             each.locator_params(axis="x", nbins=6)
             without_frame(each)
         return svg(figure, alt)
+
+
+def _apart(points: Array, draws: float, named: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Those of the names, the first before the others, that are not printed over each other."""
+    room = np.array([0.09 * (HIGHEST - LOWEST), 0.05 * np.log(draws)])
+    shown: list[tuple[int, str]] = []
+    for place, name in named:
+        here = np.array([points[place, 0], np.log(points[place, 1])])
+        there = [np.array([points[p, 0], np.log(points[p, 1])]) for p, _ in shown]
+        if all((np.abs(here - other) > room).any() for other in there):
+            shown.append((place, name))
+    return shown
 
 
 def ranks(
