@@ -62,7 +62,9 @@ def test_a_fit_that_is_over_is_not_resumed(tmp_path: Path) -> None:
 
 
 def test_clusters_are_found(tmp_path: Path) -> None:
-    said = run("\n".join(["import ppl_gen as pg", *BLOCKS["Clusters"]]), tmp_path)
+    code = "\n".join(["import ppl_gen as pg", *BLOCKS["Clusters"]])
+    assert "learning_rate=0.01" in code
+    said = run(code.replace("learning_rate=0.01", "epochs=500"), tmp_path)
 
     assert "tensor" in said
 

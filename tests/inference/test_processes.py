@@ -128,8 +128,8 @@ def test_a_killed_process_ends_the_others_with_a_word_and_any_number_goes_on(
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "run"
-    whole = started(1, tmp_path, "vae", tmp_path / "whole", 400)
-    process = started(2, tmp_path, "vae", out, 400, start_new_session=True)
+    whole = started(1, tmp_path, "vae", tmp_path / "whole", 240)
+    process = started(2, tmp_path, "vae", out, 240, start_new_session=True)
     deadline = time.time() + 120
     while not checkpoint.there(out) and time.time() < deadline:
         time.sleep(0.05)
@@ -148,7 +148,7 @@ def test_a_killed_process_ends_the_others_with_a_word_and_any_number_goes_on(
 
     _, said = process.communicate(timeout=120)
     done(whole)
-    done(started(4, tmp_path, "vae", out, 400, "resume"))  # begun by two
+    done(started(4, tmp_path, "vae", out, 240, "resume"))  # begun by two
 
     assert process.returncode != 0
     assert "another process of this fit has ended" in said or "SIGKILL" in said or "-9" in said
