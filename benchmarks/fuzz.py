@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import copy
 import json
 import os
 import random
@@ -89,7 +90,7 @@ def words_changed(content: bytes, chance: random.Random) -> bytes:
             other, name = chance.choice(places)
             node[key] = json.loads(json.dumps(other.get(name) if isinstance(other, dict) else 0))
         else:
-            node[key] = chance.choice(WORDS)
+            node[key] = copy.deepcopy(chance.choice(WORDS))  # it may be changed in turn
     return json.dumps(tree).encode()
 
 
@@ -213,20 +214,20 @@ def main() -> int:
             counts: collections.Counter[str] = collections.Counter()
             for number in range(options.files):
                 original = originals[number % len(originals)]
-                copy = folder / f"copy{original.suffix}"
+                twin = folder / f"copy{original.suffix}"
                 if original.is_dir():
-                    shutil.copytree(original, copy)
-                    inside = sorted(path for path in copy.rglob("*") if path.is_file())
+                    shutil.copytree(original, twin)
+                    inside = sorted(path for path in twin.rglob("*") if path.is_file())
                     changed(chance.choice(inside), chance)
                 else:
-                    shutil.copy(original, copy)
-                    changed(copy, chance)
+                    shutil.copy(original, twin)
+                    changed(twin, chance)
                 work = run_opened if kind == "runs" else data_opened
-                counts[opened(lambda work=work, copy=copy: work(copy))] += 1
-                if copy.is_dir():
-                    shutil.rmtree(copy)
+                counts[opened(lambda work=work, twin=twin: work(twin))] += 1
+                if twin.is_dir():
+                    shutil.rmtree(twin)
                 else:
-                    copy.unlink()
+                    twin.unlink()
             touched = sorted(str(path) for path in folder.rglob("*")) != untouched
             print(f"{kind}: {options.files} files changed" + ("; FILES TOUCHED" if touched else ""))
             for said, count in counts.most_common():
