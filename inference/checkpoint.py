@@ -87,7 +87,10 @@ def read(run: Path) -> Checkpoint:
         RunError: If there is none.
     """
     if not run.exists():
-        raise RunError(f"there is no run at {str(run)!r}: check the path (a run is a directory)")
+        raise RunError(
+            f"there is no run at {str(run)!r}: check the path; a fit that ended before its first "
+            "checkpoint has left nothing, and is to be begun anew"
+        )
     found = _numbered(run / FOLDER)
     if not found:
         finished = " and its fit is over" if (run / "run.json").exists() else ""

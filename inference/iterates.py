@@ -67,10 +67,12 @@ class Iterates:
         return self.values[:, columns]
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """All of it as named tensors, as safetensors takes them."""
+        """All of it as named tensors; the names keep the order, which safetensors does not."""
         plain = {n: getattr(self, n).contiguous() for n in _TENSORS}
-        kinds = {True: "shared", False: "other"}
-        return plain | {f"{kinds[n in self.shared]}:{n}": p for n, p in self.elements.items()}
+        for place, (name, positions) in enumerate(self.elements.items()):
+            kind = "shared" if name in self.shared else "other"
+            plain[f"{kind}:{place:06d}:{name}"] = positions
+        return plain
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Iterates:
@@ -79,13 +81,16 @@ class Iterates:
         Raises:
             RunError: If a tensor is missing or has another size than it must.
         """
-        named = {n.partition(":")[2]: (n, p) for n, p in tensors.items() if ":" in n}
-        shared = tuple(n for n, (key, _) in named.items() if key.startswith("shared:"))
+        keys = [key.split(":", 2) for key in tensors if ":" in key]
+        try:
+            named = sorted((int(place), name, kind) for kind, place, name in keys)
+        except ValueError as error:
+            raise RunError("what the fit recorded on its way does not say its order") from error
         try:
             found = cls(
                 **{n: tensors[n] for n in _TENSORS},
-                elements={n: positions for n, (_, positions) in named.items()},
-                shared=shared,
+                elements={n: tensors[f"{kind}:{place:06d}:{n}"] for place, n, kind in named},
+                shared=tuple(name for _, name, kind in named if kind == "shared"),
             )
         except KeyError as error:
             raise RunError(f"what the fit recorded on its way lacks {error}") from error

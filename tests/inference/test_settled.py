@@ -1,6 +1,7 @@
 """Whether a fit has come to rest: figures, the check on a run, a fit that ends by itself."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pyro
@@ -389,3 +390,25 @@ def test_what_ends_a_fit_by_itself_does_not_go_with_what_ends_or_averages_it_oth
         pg.fit(PPCA((4,), 2), linear_data(), stop="soon", progress=False)
     with pytest.raises(ValueError, match="stop must be left out with method='em'"):
         pg.fit(PPCA((4,), 2), linear_data(), method="em", stop="settled", progress=False)
+
+
+def test_what_was_recorded_is_read_with_every_column_where_it_was(tmp_path: Path) -> None:
+    """Files of tensors keep no order, and read in another one every time."""
+
+    def model(x: Tensor) -> None:
+        values = [pyro.sample(name, dist.Normal(0.0, 10.0**-k)) for k, name in enumerate("abcdefg")]
+        with pyro.plate("rows", len(x)):
+            pyro.sample("x", dist.Normal(sum(values), 1.0), obs=x)  # type: ignore[arg-type]
+
+    x = torch.randn(40)
+    run = pg.fit((model, "AutoNormal"), x, epochs=60, progress=False)
+    assert run.iterates is not None
+    run.save(tmp_path / "a")
+    figures = pg.check(run, x, draws=50, progress=False)["R-hat"]
+    for _ in range(5):
+        read = pg.load(tmp_path / "a", (model, "AutoNormal"))
+        assert read.iterates is not None
+        assert list(read.iterates.elements) == list(run.iterates.elements)
+        assert read.iterates.shared == run.iterates.shared
+        found = pg.check(read, x, draws=50, progress=False)["R-hat"]
+        assert found.details == figures.details
