@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ppl_gen.inference.checks.advice import GENERIC, Advice
+from ppl_gen.inference.checks.advice import GENERIC, Advice, sentence
 from ppl_gen.inference.checks.subject import Check, Cost, Subject
 from ppl_gen.inference.estimators import Evidence, khat_threshold
 from ppl_gen.inference.passes import evidence_of, joint_evidence_of
@@ -266,7 +266,7 @@ def joint_khat(found: Evidence, advice: Advice) -> Finding:
         if status == "pass"
         else f"Where tails matter, {advice.another_shape}."
         if near
-        else f"Take more draws, fit for longer, or {advice.correlations}.",
+        else f"{sentence(advice.correlations)}, or fit for longer.",
         "Yao et al. 2018",
         {"draws": [float(found.draws)]},
     )

@@ -263,15 +263,20 @@ def _search(folder: Path, plan: _Plan, asked: Swept) -> None:
         _by_others(folder, asked)
         found = sweep.trials_of(folder)
     else:
-        found = sweep.search(
-            folder,
-            plan.space,
-            _maker(plan, say),
-            trials=asked.trials,
-            seed=plan.parsed({})[0].fit.seed,
-            checkpoint_seconds=asked.checkpoint_seconds,
-            tell=say,
-        )
+        try:
+            found = sweep.search(
+                folder,
+                plan.space,
+                _maker(plan, say),
+                trials=asked.trials,
+                seed=plan.parsed({})[0].fit.seed,
+                checkpoint_seconds=asked.checkpoint_seconds,
+                tell=say,
+            )
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"interrupted; to go on: ppl-gen sweep --resume {shown(folder)}"
+            ) from None
     _tell(folder, plan, found)
 
 
