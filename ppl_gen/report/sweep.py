@@ -164,6 +164,7 @@ def _against(axes: Any, found: Sequence[tuple[Any, float]]) -> None:
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     if numbers:
         axes.plot(values, elbo, "o", color=FIRST, markersize=4.5)
+        axes.locator_params(axis="x", integer=all(isinstance(v, int) for v in values))
         if min(values) > 0 and max(values) / min(values) >= 10:
             axes.set_xscale("log")
         return
@@ -196,7 +197,11 @@ def _curves(trials: Sequence[Tried]) -> Markup:
     key = legend(
         [(FIRST, "line", "complete"), (SECOND, "line", "the best"), (MUTED, "line", "given up")]
     )
-    caption = "A fit below the median of those before, at the same share of its way, is given up."
+    caption = (
+        "A fit below the median of those before, at the same share of its way, is given up. These "
+        "are the figures of every epoch; a trial is judged by the weights that it kept, of the "
+        "best one where each datum has latents of its own."
+    )
     return joined([key, figure(picture, caption)])
 
 
