@@ -27,6 +27,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import ppl_gen as pg
+from ppl_gen.inference.fit import read_settings
 from ppl_gen.models import CVAE, GMM, PPCA, VAE
 
 WIDE = 100_000
@@ -159,7 +160,7 @@ def tried(case: dict[str, Any], folder: Path) -> str:
         return _said("no story", error)
     options = {"epochs": 2, "compile": "eager", "device": "cpu", **case["settings"]}
     try:
-        pg.inference.fit.__globals__["read_settings"](options)
+        read_settings(options)
     except (ValueError, TypeError) as error:
         return _said("no settings", error)
     try:

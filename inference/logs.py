@@ -70,8 +70,10 @@ class MLflowLogger:
         if self.note is not None:
             self.note.parent.mkdir(parents=True, exist_ok=True)
             self.note.write_text(json.dumps({"run": self.run}))
-        for name, value in params.items():
-            self.client.log_param(self.run, name, str(value)[:500])
+        from mlflow.entities import Param
+
+        told = [Param(name, str(value)[:500]) for name, value in params.items()]
+        self.client.log_batch(self.run, params=told)
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Figures of an epoch, all at once."""

@@ -153,7 +153,8 @@ def _called(
     """What a function makes of the data set, or of nothing if it asks for nothing."""
     with _blaming(path):
         parameters = inspect.signature(function).parameters
-        _check_known(path, "story", parameters, arguments)
+    _check_known(path, "story", parameters, arguments)
+    with _blaming(path):
         rest = [p for name, p in parameters.items() if name not in arguments]
         takes = any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in rest)
         if not takes:
@@ -217,8 +218,6 @@ def _blaming(path: Path) -> Iterator[None]:
     except SyntaxError as error:
         where = path.name if error.filename == str(path) else Path(error.filename or "?").name
         raise StoryError(f"{where}, line {error.lineno}: {error.msg}") from error
-    except StoryError:
-        raise
     except (Exception, SystemExit) as error:
         lines = [
             frame.lineno

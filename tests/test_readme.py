@@ -30,6 +30,17 @@ def run(code: str, folder: Path) -> str:
     return done.stdout
 
 
+def typed(command: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """What a module does with the words of a command line."""
+    return subprocess.run(
+        [sys.executable, "-m", *command.split()],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        timeout=600,
+    )
+
+
 def test_every_block_of_python_is_tried_here() -> None:
     tried = {
         "ppl-gen",
@@ -80,13 +91,7 @@ def test_a_prior_of_ones_own_is_fitted_checked_sampled_and_reported(tmp_path: Pa
         "ppl_gen sample runs/heart --story heart.py",
         "ppl_gen report runs/heart --story heart.py",
     ):
-        done = subprocess.run(
-            [sys.executable, "-m", *command.split()],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            timeout=600,
-        )
+        done = typed(command, tmp_path)
         # What was fitted for three epochs may fail its checks, and check then says so.
         well = (0, 1) if " check " in command else (0,)
         assert done.returncode in well, done.stdout + done.stderr
@@ -127,13 +132,7 @@ def test_a_table_is_fitted_by_commands_and_what_the_story_lacks_is_named(tmp_pat
         "check runs/scores --story scores.py",
         "report runs/scores --story scores.py",
     ):
-        done = subprocess.run(
-            [sys.executable, "-m", "ppl_gen", *command.split()],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            timeout=600,
-        )
+        done = typed(f"ppl_gen {command}", tmp_path)
         assert done.returncode == int(command.startswith("check")), done.stdout + done.stderr
         said += " ".join(done.stdout.split())
 
@@ -148,13 +147,7 @@ def test_a_sweep_is_made_checked_and_gone_on_with(tmp_path: Path) -> None:
     for line in commands.strip().splitlines():
         command = line.split("#")[0].replace("digits", "iris").replace("--trials 20", "--trials 2")
         command = command.replace("--trials 40", "--trials 3").replace("--epochs 200", "--epochs 3")
-        done = subprocess.run(
-            [sys.executable, "-m", *command.replace("ppl-gen", "ppl_gen").split()],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            timeout=600,
-        )
+        done = typed(command.replace("ppl-gen", "ppl_gen"), tmp_path)
         well = (0, 1) if " check " in command else (0,)
         assert done.returncode in well, done.stdout + done.stderr
     assert "3 trials" in done.stdout

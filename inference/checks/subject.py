@@ -100,7 +100,7 @@ class Subject:
             return self
         if self.test is None or not len(as_part(self.test)):
             return None
-        return replace(self, data=self.test, train=self.train, test=None, _found={})
+        return replace(self, data=self.test, test=None, _found={})
 
     @cached_property
     def seconds_each(self) -> float:

@@ -32,9 +32,10 @@ from ppl_gen.errors import DataError, FitError, RunError, StoryError
 from ppl_gen.inference import Settings, sweep
 from ppl_gen.inference.files import write_file
 from ppl_gen.inference.seeds import seeded
-from ppl_gen.inference.sweep import Range, Space, Tried
+from ppl_gen.inference.space import Space, plain_space, read_space
+from ppl_gen.inference.sweep import Tried
 from ppl_gen.models import STORIES
-from ppl_gen.report.sweep import table_of, write_sweep
+from ppl_gen.report.sweep import counted, table_of, write_sweep
 from ppl_gen.story_file import read_story_file
 
 HELP = """Search for the options under which held-out rows have the highest ELBO.
@@ -120,7 +121,7 @@ def go_on(
     record = sweep.read_record(resume)
     try:
         story, given = str(record["story"]), [str(argument) for argument in record["arguments"]]
-        space = sweep.read_space(record["space"])
+        space = read_space(record["space"])
     except (KeyError, TypeError, DataError) as error:
         raise RunError(f"{str(resume / sweep.RECORD)!r} is no sweep: {error!r}") from error
     plan = _Plan(story, given, space)
@@ -145,17 +146,19 @@ class _Plan:
 
     def __init__(self, story: str, arguments: list[str], space: Space | None = None) -> None:
         self.story, self.arguments = story, arguments
-        self.own = story in STORIES
+        self.ours = story in STORIES
         self.choices: type | None = None
         self.groups: dict[str, type] = {"sweep": Swept}
-        if self.own:
+        if self.ours:
             hints = dict.fromkeys(chosen_by_data(story), "(default: the one for the data)")
             self.choices = options_of(STORIES[story], leave_out=BY_DATA, hints=hints)
             self.groups[group_of(story)] = self.choices
         self.groups |= {"data": Source, "fit": options_of(Settings)}
         parts = specified(*self.groups.values())
         # What they belong to may be what is searched.
-        self.asked: Swept = self._read(apart(self._without_story(arguments), parts)[0]).sweep
+        bare = arguments if self.ours else given_to_story(arguments)[1]
+        self.first = self._read(apart(bare, parts)[0])
+        self.asked: Swept = self.first.sweep
         for name in ("trials", "processes"):
             at_least_one(name, getattr(self.asked, name))
         self.space = _space(self.asked.space) if space is None else space
@@ -172,9 +175,6 @@ class _Plan:
         description = HELP.split("\n\nEach story")[0]
         return parsed_groups(f"ppl-gen sweep {self.story}", description, arguments, self.groups)
 
-    def _without_story(self, arguments: list[str]) -> list[str]:
-        return arguments if self.own else given_to_story(arguments)[1]
-
     def _typed(self, name: str, value: Any) -> list[str]:
         option = f"--{name if name.startswith('story.') else name.replace('_', '-')}"
         if "." in name:
@@ -190,10 +190,10 @@ class _Plan:
         given = {option.lstrip("-").replace("-", "_") for option in typed}
         for name in self.space:
             part, dot, rest = name.partition(".")
-            if not self.own and part == "story" and rest:
+            if not self.ours and part == "story" and rest:
                 continue
             if name not in known and not (dot and part in parts):
-                own = "" if self.own else f" (of what makes your story it would be story.{name})"
+                own = "" if self.ours else f" (of what makes your story it would be story.{name})"
                 raise StoryError(
                     f"{self.story} has no option {name!r} to search{own}: {nearest(name, known)}"
                 )
@@ -215,29 +215,19 @@ class _Plan:
 
 def _space(path: Path) -> Space:
     try:
-        return sweep.read_space(tomllib.loads(path.read_text()))
+        return read_space(tomllib.loads(path.read_text()))
     except OSError as error:
         raise DataError(f"the space {str(path)!r} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"the space {str(path)!r} is no TOML: {error}") from error
 
 
-def _plain_space(space: Space) -> dict[str, Any]:
-    """What :func:`ppl_gen.inference.sweep.read_space` reads again."""
-    return {
-        name: {k: v for k, v in vars(tried).items() if v is not None}
-        if isinstance(tried, Range)
-        else list(tried)
-        for name, tried in space.items()
-    }
-
-
 def _begin(story: str, arguments: list[str]) -> None:
     plan = _Plan(story, arguments)
-    parsed, _ = plan.parsed({})
-    folder = _folder(plan.asked, story, parsed.data.data)
-    told = {"story": story, "arguments": arguments, "space": _plain_space(plan.space)}
-    if parsed.data.data is None:
+    data = plan.first.data.data
+    folder = _folder(plan.asked, story, data)
+    told = {"story": story, "arguments": arguments, "space": plain_space(plan.space)}
+    if data is None:
         raise DataError(f"a sweep needs data: ppl-gen sweep {story} --data digits, say")
     sweep.begin(folder, told, plan.asked.overwrite)
     _search(folder, plan, plan.asked)
@@ -259,24 +249,24 @@ def _search(folder: Path, plan: _Plan, asked: Swept) -> None:
     at_least_one("trials", asked.trials)
     at_least_one("processes", asked.processes)
     say = _nothing if asked.quiet else note
-    if asked.processes > 1:
-        _by_others(folder, asked)
-        found = sweep.trials_of(folder)
-    else:
-        try:
+    try:
+        if asked.processes > 1:
+            _by_others(folder, asked)
+            found = sweep.trials_of(folder)
+        else:
             found = sweep.search(
                 folder,
                 plan.space,
                 _maker(plan, say),
                 trials=asked.trials,
-                seed=plan.parsed({})[0].fit.seed,
+                seed=plan.first.fit.seed,
                 checkpoint_seconds=asked.checkpoint_seconds,
                 tell=say,
             )
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(
-                f"interrupted; to go on: ppl-gen sweep --resume {shown(folder)}"
-            ) from None
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted; to go on: ppl-gen sweep --resume {shown(folder)}"
+        ) from None
     _tell(folder, plan, found)
 
 
@@ -292,7 +282,7 @@ def _maker(
         first = not read
         data = read.get("data") or parsed.data.load()
         read["data"] = data
-        if plan.own:
+        if plan.ours:
             options = values_of(getattr(parsed, group_of(plan.story)))
             story, shaped = built(plan.story, options, data, say if first else _nothing)
             return story, settings, shaped
@@ -335,26 +325,16 @@ def _tell(folder: Path, plan: _Plan, found: list[Tried]) -> None:
     page = write_sweep(folder, plan.story, list(plan.space), found)
     write_file(folder / "trials.csv", table_of(found, list(plan.space)).encode())
     best = sweep.best_of(found)
-    counts = {state: sum(t.state == state for t in found) for state in STATES}
-    told = ", ".join(f"{count} {STATES[state]}" for state, count in counts.items() if count)
+    told = counted(found)
     if best is None:
         raise FitError(f"no trial in {shown(folder)} is complete: {told}; see {shown(page)}")
-    values = sweep.told(best.values)
-    file = "" if plan.own else f" --story {shown(Path(plan.story))}"
+    file = "" if plan.ours else f" --story {shown(Path(plan.story))}"
     show(
         f"{shown(folder)}: {len(found)} trials: {told}\n"
-        f"best: trial {best.number}, validation ELBO {best.elbo:.3f}: {values}\n"
+        f"best: trial {best.number}, validation ELBO {best.elbo:.3f}: {sweep.told(best.values)}\n"
         f"all: {shown(page)}\n"
         f"next: ppl-gen check {shown(folder / sweep.BEST)}{file}"
     )
-
-
-STATES = {
-    "complete": "complete",
-    "pruned": "given up",
-    "failed": "failed",
-    "running": "on their way",
-}
 
 
 def _nothing(sentence: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ppl_gen.inference.files import write_file
 from ppl_gen.inference.sweep import Tried, best_of
@@ -32,7 +33,7 @@ WORDS = {
     "complete": "complete",
     "pruned": "given up",
     "failed": "failed",
-    "running": "on its way",
+    "running": "under way",
 }
 # Panels of options in a row, and how many trials are listed.
 ACROSS, LISTED = 3, 200
@@ -59,10 +60,9 @@ def page(story: str, names: Sequence[str], trials: Sequence[Tried]) -> str:
     """The page as HTML."""
     best = best_of(trials)
     title = f"A sweep of {Path(story).name}"
-    counts = [(sum(t.state == state for t in trials), word) for state, word in WORDS.items()]
     told = {
         "searched": tag("code", ", ".join(names)),
-        "trials": joined([", ".join(f"{count} {word}" for count, word in counts if count)]),
+        "trials": joined([counted(trials)]),
     }
     if best is not None:
         told["best"] = joined(
@@ -79,7 +79,7 @@ def page(story: str, names: Sequence[str], trials: Sequence[Tried]) -> str:
         tag("dl", *facts, class_="facts"),
     )
     sections: list[tuple[str, Markup]] = []
-    done = [t for t in trials if t.state == "complete" and math.isfinite(t.elbo)]
+    done = [t for t in trials if t.done]
     if done:
         sections.append(("How the search went", _course(trials)))
         sections.append(("What it depends on", _options(names, trials)))
@@ -87,6 +87,12 @@ def page(story: str, names: Sequence[str], trials: Sequence[Tried]) -> str:
         sections.append(("The fits on their way", _curves(trials)))
     sections.append(("All trials", _table(names, trials)))
     return document(title, header, sections)
+
+
+def counted(trials: Sequence[Tried]) -> str:
+    """How many trials are how far."""
+    counts = ((sum(t.state == state for t in trials), word) for state, word in WORDS.items())
+    return ", ".join(f"{count} {word}" for count, word in counts if count)
 
 
 def table_of(trials: Sequence[Tried], names: Sequence[str]) -> str:
@@ -102,7 +108,7 @@ def table_of(trials: Sequence[Tried], names: Sequence[str]) -> str:
 
 
 def _course(trials: Sequence[Tried]) -> Markup:
-    done = [t for t in trials if t.state == "complete" and math.isfinite(t.elbo)]
+    done = [t for t in trials if t.done]
     at = np.array([t.number for t in done])
     elbo = np.array([t.elbo for t in done])
     with canvas(10, 3.0) as drawn:
@@ -110,9 +116,7 @@ def _course(trials: Sequence[Tried]) -> Markup:
         axes.plot(at, elbo, "o", color=FIRST, markersize=5)
         axes.step(at, np.maximum.accumulate(elbo), color=SECOND, where="post", linewidth=1.6)
         given_up = [t.number for t in trials if t.state == "pruned"]
-        limits = late_limits([np.sort(elbo)])
-        if limits is not None:
-            axes.set_ylim(*limits)
+        _limit(axes, elbo)
         low, _ = axes.get_ylim()
         axes.plot(given_up, np.full(len(given_up), low), "|", color=MUTED, markersize=14)
         axes.set_xlabel("trial")
@@ -136,16 +140,21 @@ def _course(trials: Sequence[Tried]) -> Markup:
     return joined([key, figure(picture, caption)])
 
 
+def _limit(axes: Any, elbo: Sequence[float] | NDArray[np.float64]) -> None:
+    """Show the better half of some ELBOs large."""
+    limits = late_limits([np.sort(elbo)])
+    if limits is not None:
+        axes.set_ylim(*limits)
+
+
 def _options(names: Sequence[str], trials: Sequence[Tried]) -> Markup:
-    done = [t for t in trials if t.state == "complete" and math.isfinite(t.elbo)]
-    limits = late_limits([np.sort([t.elbo for t in done])])
+    done = [t for t in trials if t.done]
     rows = -(-len(names) // ACROSS)
     with canvas(10, 2.7 * rows) as drawn:
         panels = list(drawn.subplots(rows, ACROSS, squeeze=False, sharey=True).flat)
         for name, axes in zip(names, panels, strict=False):
             _against(axes, [(t.values[name], t.elbo) for t in done if name in t.values])
-            if limits is not None:
-                axes.set_ylim(*limits)
+            _limit(axes, [t.elbo for t in done])
             axes.set_title(name if drawable(name) else "option")
             without_frame(axes)
         for axes in panels[len(names) :]:
@@ -187,9 +196,7 @@ def _curves(trials: Sequence[Tried]) -> Markup:
         best = best_of(told)
         if best is not None:
             axes.plot(list(best.told), list(best.told.values()), color=SECOND, linewidth=2.2)
-        limits = late_limits([np.sort([v for t in told for v in t.told.values()])])
-        if limits is not None:
-            axes.set_ylim(*limits)
+        _limit(axes, [v for t in told for v in t.told.values()])
         axes.set_xlabel("share of the fit, percent")
         axes.set_title("validation ELBO, nats per datum")
         without_frame(axes)
@@ -206,11 +213,11 @@ def _curves(trials: Sequence[Tried]) -> Markup:
 
 
 def _table(names: Sequence[str], trials: Sequence[Tried]) -> Markup:
-    order = sorted(trials, key=lambda t: (-t.elbo if math.isfinite(t.elbo) else math.inf, t.number))
+    order = sorted(trials, key=lambda t: (-t.elbo if t.done else math.inf, t.number))
     rows = [
         (
             str(t.number),
-            number(t.elbo) if math.isfinite(t.elbo) else WORDS[t.state],
+            number(t.elbo) if t.done else WORDS[t.state],
             f"{t.seconds:.1f} s" if math.isfinite(t.seconds) else "–",
             *(_cell(t.values.get(name, "")) for name in names),
         )

@@ -56,7 +56,8 @@ def test_a_story_of_ones_own_is_searched_killed_and_gone_on_with_by_two(
         stderr=subprocess.DEVNULL,
     )
     until = time.monotonic() + 120
-    while not (tmp_path / "s" / "best" / "run.json").exists() and time.monotonic() < until:
+    second = tmp_path / "s" / "trials" / "0001.lock"  # which begins once the first is handed in
+    while not second.exists() and time.monotonic() < until:
         time.sleep(0.05)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
@@ -107,6 +108,16 @@ def test_a_slip_is_found_before_the_first_fit(
     assert main(command.split()) == 2
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "s").exists()
+
+
+def test_an_argument_of_a_part_that_is_searched_goes_with_each_of_its_kinds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path, 'prior = ["mixture", "vamp"]')
+    monkeypatch.chdir(tmp_path)
+    command = "sweep vae --data iris --space space.toml --trials 1 --epochs 1 --quiet --out s"
+    assert main([*command.split(), "--prior.components", "3"]) == 0
+    assert pg.load("s/best").story.prior.components == 3
 
 
 def test_what_makes_ones_own_story_is_told_by_options_too(

@@ -12,8 +12,9 @@ import pytest
 import ppl_gen as pg
 from ppl_gen.inference import Settings, sweep
 from ppl_gen.inference.history import Epoch
-from ppl_gen.inference.sweep import Range, Tried, best_of, read_space
-from ppl_gen.models import PPCA
+from ppl_gen.inference.space import Range, plain_space, read_space
+from ppl_gen.inference.sweep import Tried, best_of
+from ppl_gen.models import GMM, PPCA
 from ppl_gen.report.sweep import page, table_of
 
 pytest.importorskip("optuna")
@@ -111,6 +112,17 @@ def test_what_fails_is_told_and_does_not_end_the_sweep(tmp_path: Path) -> None:
         sweep.search(begun(tmp_path / "t"), only, sometimes, trials=2)
 
 
+def test_a_fit_is_judged_by_the_weights_that_it_kept() -> None:
+    """With patience the best epoch's; else, where all rows share the latents, the last."""
+    data = pg.data.load("iris")
+    story = GMM(data.shape, 2, posterior="normal")
+    for patience in (None, 50):
+        run = pg.fit(story, data, epochs=30, learning_rate=0.3, patience=patience, progress=False)
+        elbo = run.history["valid_elbo"]
+        assert elbo[-1] < max(elbo)
+        assert sweep.held_out(run, data) == (elbo[-1] if patience is None else max(elbo))
+
+
 def test_a_space_is_lists_and_ranges_and_names_with_dots() -> None:
     told = {
         "hidden": [[64], [64, 64]],
@@ -123,6 +135,7 @@ def test_a_space_is_lists_and_ranges_and_names_with_dots() -> None:
         "prior.components": Range(5, 50),
         "clip": Range(0.5, 2.0, step=0.5),
     }
+    assert read_space(plain_space(space)) == space
 
 
 @pytest.mark.parametrize(
@@ -181,7 +194,7 @@ def test_the_page_escapes_what_was_tried_and_shows_every_state() -> None:
     text = page(f"{evil}.py", ["a", "b"], trials)
     assert "<script" not in text
     assert "&lt;script&gt;" in text
-    for word in ("given up", "on its way", "What failed", "the best"):
+    for word in ("given up", "under way", "What failed", "the best"):
         assert word in text
     assert page("ppca", ["a"], trials[3:]).count("<section") == 1
     lines = table_of(trials, ["a", "b"]).splitlines()
