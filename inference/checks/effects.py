@@ -1,59 +1,80 @@
-"""What the observations owe to what a story is given: does it make that as it is in the data?"""
+"""What the story leaves of the observations: does it still owe anything to what is known?"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ppl_gen.inference.checks.statistic import Limits, Statistic
+from ppl_gen.inference.checks.statistic import LEADS, Limits, Statistic
 from ppl_gen.inference.estimators.contrasts import (
+    LEVELS,
+    NORMAL,
     Contrast,
     centred,
     contrasts_of,
     effects,
     explained,
 )
-from ppl_gen.inference.estimators.replicates import FEW_ELEMENTS, neighbours
+from ppl_gen.inference.estimators.replicates import FEW_ELEMENTS, shape, typical_distance
+from ppl_gen.inference.estimators.rhythms import LEAST_ROWS, Waves, neighbours, waves_along
 
 LIMITS: Limits = (0.15, 0.4)
-# Rows may be sorted, and alike for that: it never fails.
-LEAST_IN_A_ROW = 50
-NEIGHBOURS: Limits = (0.15, math.inf)
+SKEW: Limits = (0.07, 0.2)
+TAILS: Limits = (0.04, 0.15)
+IN_FILE = "in the order of the data"
+# What is left of a row has at least this share of the size that it has of all.
+LEAST_SCALE = 0.1
+
+
+class Look(Protocol):
+    """A way in which what is left of the observations may be other than noise is."""
+
+    def of(self, x: Tensor) -> Tensor:
+        """What it shows in replicates less what is expected, ``(S, N, E)``: ``(S, *)``."""
+        ...
+
+    def compared(self, site: str, own: Tensor, drawn: Tensor) -> list[Statistic]:
+        """That of the data, ``(1, *)``, beside that of replicates, ``(S, *)``."""
+        ...
 
 
 @dataclass
 class Effects:
-    """How an observed site goes with each number that the story is given, and with two of them.
+    """What a story leaves of an observed site, and how that goes with what it was given.
 
-    They may do so in the ways of :func:`ppl_gen.inference.estimators.contrasts.contrasts_of`: their
-    mean, and by one number their scatter about it. A distance is a root mean square over rows, in
-    deviations of what the numbers leave open: what an effect that the story lacks would explain.
+    A row is looked at less its mean over replicates, and of real numbers in units of their
+    deviation there, as Pearson's residuals are. What is left may go with each number that the story
+    is given, or with two of them, in the ways of
+    :func:`ppl_gen.inference.estimators.contrasts.contrasts_of`: in its mean, or by one number in
+    its scatter. It may come back along a number, or be alike where this is, and its law may have
+    other tails than that of the replicates. Distances of effects are root mean squares over rows,
+    in deviations of what the numbers leave open: what an effect that the story lacks would explain.
 
     Attributes:
         site: The name of the site.
         data: Rows of numbers, ``(N, E)``, NaN where nothing counts; of more than 20 their means.
-        contrasts: The ways in which they may differ.
-        scatters: Whether scatter is looked at, which of zeros and ones follows from the mean.
+        looks: The ways in which they may differ.
         follows: Whether latents of each row follow the data: what is expected of a row is then no
             measure of what is left open, and is not taken away first.
-        drawn: Effects of replicates, and of their scatter, by contrast.
-        expected: What replicates are on average, ``(N, E)``, or zero.
-        alike: How much rows of replicates that follow each other are alike, ``(S,)`` each, where
-            rows have nothing of their own to be alike by.
+        scaled: Whether each row has a unit of its own.
+        drawn: What each look shows in replicates.
+        expected: What the first replicates are on average, ``(N, E)``, or zero.
+        scale: Their deviation, ``(N, E)``, or one.
     """
 
     site: str
     data: Tensor
-    contrasts: list[Contrast]
-    scatters: bool
+    looks: Sequence[Look]
     follows: bool
-    drawn: list[list[tuple[Tensor, Tensor]]]
+    scaled: bool
+    drawn: list[list[Tensor]]
     expected: Tensor | None = None
-    alike: list[Tensor] | None = None
+    scale: Tensor = field(default_factory=lambda: torch.ones(()))
 
     @classmethod
     def of(
@@ -63,6 +84,7 @@ class Effects:
         columns: Mapping[str, Tensor],
         follows: bool,
         ordered: bool = False,
+        names: Sequence[str] = (),
     ) -> Effects:
         """Of rows ``(N, E)`` of a site, by the columns that the story is given.
 
@@ -72,81 +94,229 @@ class Effects:
             columns: What the story is given of them, by name.
             follows: See the attribute.
             ordered: Whether rows that follow each other are to be compared.
+            names: What its numbers are called.
         """
         rows = _condensed(data)
         known = rows[~rows.isnan()]
+        whole = bool((known == known.round()).all())
         scatters = not bool(((known == 0) | (known == 1)).all())
-        found = contrasts_of(columns)
-        alike: list[Tensor] | None = [] if ordered and len(rows) > LEAST_IN_A_ROW else None
-        return cls(site, rows, found, scatters, follows, [[] for _ in found], alike=alike)
+        looks: list[Look] = [_Differs(contrast, scatters) for contrast in contrasts_of(columns)]
+        if not follows:
+            orders = {f"along {name}": values for name, values in columns.items()}
+            sorted_by = [n for n, v in orders.items() if len(v) and bool((v.diff() >= 0).all())]
+            if ordered and not sorted_by:
+                orders[IN_FILE] = torch.arange(len(rows))
+            for name, values in orders.items():
+                looks += _along(name, values)
+        if not follows and not whole and rows is data and len(known) >= LEAST_ROWS:
+            looks.append(_Shaped(names))
+        scaled = not follows and not whole
+        return cls(site, rows, looks, follows, scaled, [[] for _ in looks])
 
     def take(self, drawn: Tensor) -> None:
         """Add replicates, ``(S, N, E)``."""
-        if not self.contrasts and self.alike is None:
+        if not self.looks:
             return
         rows = torch.where(self.data.isnan(), torch.nan, _condensed(drawn)).double()
-        expected = self.expected
-        if expected is None:
-            self.expected = expected = self._first_expected(rows)
-            if not self.follows and len(rows) > 1:  # each is held against the others alone
-                expected = (len(rows) * expected - rows) / (len(rows) - 1)
-        rows = centred(rows - expected)
-        for contrast, found in zip(self.contrasts, self.drawn, strict=True):
-            found.append(effects(rows, contrast))
-        if self.alike is not None:
-            self.alike.append(neighbours(rows))
+        left = self._first_left(rows) if self.expected is None else self._left(rows)
+        for look, found in zip(self.looks, self.drawn, strict=True):
+            found.append(look.of(centred(left)))
 
-    def _first_expected(self, rows: Tensor) -> Tensor:
-        if self.follows or len(rows) == 1:
-            return torch.zeros_like(rows[0])
-        return rows.mean(0)
+    def _left(self, rows: Tensor) -> Tensor:
+        return (rows - self.expected) / self.scale
+
+    def _first_left(self, rows: Tensor) -> Tensor:
+        """What is left of the first replicates, each held against the others alone."""
+        count = len(rows)
+        if self.follows or count < 3:
+            self.expected = torch.zeros_like(rows[0])
+            return rows
+        self.expected = rows.mean(0)
+        away = (rows - self.expected) * (count / (count - 1))
+        if not self.scaled:
+            return away
+        far = NORMAL * away.abs()
+        total = far.sum(0)
+        # A law of several sizes, of which the smallest is next to nothing, has no unit there.
+        least = LEAST_SCALE * (total / count).square().nanmean().sqrt().clamp_min(1e-12)
+        self.scale = (total / count).clamp_min(least)
+        return away / ((total - far) / (count - 1)).clamp_min(least)
 
     def statistics(self) -> list[Statistic]:
         """All of them, in words that say where the data lie farthest from what the story makes."""
         if self.expected is None:
             return []
-        own, found = centred((self.data - self.expected)[None]), []
-        for contrast, drawn in zip(self.contrasts, self.drawn, strict=True):
-            both = self.scatters and len(contrast.names) == 1
-            observed = effects(own, contrast)
-            for i, name in enumerate(("mean", "scatter") if both else ("mean",)):
-                replicated = torch.cat([each[i] for each in drawn])
-                value, chance, away = explained(observed[i][0], replicated)
-                beyond = (value.square() - chance.square().mean()).clamp_min(0).sqrt().item()
-                found.append(
-                    Statistic(
-                        f"{name} of {self.site} {contrast.name}",
-                        "of what is left open",
-                        LIMITS,
-                        value.item(),
-                        chance,
-                        distance=beyond,
-                        where=_farthest(away, contrast, name),
-                        mend=_lacking(name, self.site, contrast),
-                        site=self.site,
-                    )
-                )
-        if self.alike:
-            seen, made = neighbours(own).item(), torch.cat(self.alike)
+        own = centred(self._left(self.data.double())[None])
+        return [
+            statistic
+            for look, drawn in zip(self.looks, self.drawn, strict=True)
+            for statistic in look.compared(self.site, look.of(own), torch.cat(drawn))
+        ]
+
+
+@dataclass(frozen=True)
+class _Differs:
+    """Mean and scatter may differ by what is given."""
+
+    contrast: Contrast
+    scatters: bool
+
+    def of(self, x: Tensor) -> Tensor:
+        return torch.stack(effects(x, self.contrast), 1)
+
+    def compared(self, site: str, own: Tensor, drawn: Tensor) -> list[Statistic]:
+        found = []
+        both = self.scatters and len(self.contrast.names) == 1
+        for i, name in enumerate(("mean", "scatter") if both else ("mean",)):
+            value, chance, away = explained(own[0, i], drawn[:, i])
             found.append(
                 Statistic(
-                    f"correlation of rows of {self.site} that follow each other",
-                    "of correlation",
-                    NEIGHBOURS,
-                    seen,
-                    made,
-                    where=f"of the data {seen:.2f}, made {made.mean():.2f}",
-                    mend="If rows have an order, as time gives them, let the story know of it; if "
-                    "they were sorted, this says nothing.",
-                    site=self.site,
+                    f"{name} of {site} {self.contrast.name}",
+                    "of what is left open",
+                    LIMITS,
+                    value.item(),
+                    chance,
+                    distance=_beyond(value, chance),
+                    where=_farthest(away, self.contrast, name),
+                    mend=_lacking(name, site, self.contrast),
+                    site=site,
+                    lead=LEADS.index(name),
                 )
             )
         return found
 
 
+@dataclass(frozen=True)
+class _ComesBack:
+    """The mean may come back again and again along a number."""
+
+    along: str
+    waves: Waves
+
+    def of(self, x: Tensor) -> Tensor:
+        return self.waves.power(x)
+
+    def compared(self, site: str, own: Tensor, drawn: Tensor) -> list[Statistic]:
+        value, chance = (_odds(power.amax(1)).sqrt() for power in (own, drawn))
+        wave = int(own[0].argmax())
+        period = self.waves.period(wave)
+        length = f"{period:.0f}" if period.is_integer() else f"{period:.3g}"
+        in_file = self.along == IN_FILE
+        of = "the rows" if in_file else self.along.removeprefix("along ")
+        swing = 2 * 2**0.5 * value.item()
+        mend = f"Let {site} come back every {length} of {of}: by a sine and a cosine"
+        if self.waves.whole and not in_file and period.is_integer():
+            mend += f", or with a level for each {of} modulo {length}"
+        return [
+            Statistic(
+                f"rhythm of {site} {self.along}",
+                "of what is left open",
+                (LIMITS[0], math.inf) if in_file else LIMITS,
+                value.item(),
+                chance,
+                distance=_beyond(value[0], chance),
+                where=f"every {length} of {of}: the data rise and fall by {swing:.2g}",
+                mend=f"{mend}.",
+                site=site,
+                lead=LEADS.index("rows" if in_file else "mean"),
+            )
+        ]
+
+
+@dataclass(frozen=True)
+class _Follows:
+    """Rows that follow each other may be alike; sorted rows may be so without a fault."""
+
+    along: str
+    order: Tensor
+
+    def of(self, x: Tensor) -> Tensor:
+        return neighbours(x[:, self.order])
+
+    def compared(self, site: str, own: Tensor, drawn: Tensor) -> list[Statistic]:
+        in_file, name = self.along == IN_FILE, self.along.removeprefix("along ")
+        seen = own.item()
+        mend = (
+            "If rows have an order, as time gives them, let the story know of it; if they were "
+            "sorted, this says nothing."
+            if in_file
+            else f"Let rows of {site} that lie near each other along {name} be alike, as by a "
+            "curve or a random walk."
+        )
+        return [
+            Statistic(
+                f"correlation of rows of {site} that follow each other"
+                + ("" if in_file else f" {self.along}"),
+                "of correlation",
+                (LIMITS[0], math.inf) if in_file else LIMITS,
+                seen,
+                drawn,
+                where=f"of the data {seen:.2f}, made {drawn.mean():.2f}",
+                mend=mend,
+                site=site,
+                lead=LEADS.index("rows"),
+            )
+        ]
+
+
+@dataclass(frozen=True)
+class _Shaped:
+    """The law of what is left may be skewed, or have other tails."""
+
+    names: Sequence[str]
+
+    def of(self, x: Tensor) -> Tensor:
+        return shape(x)
+
+    def compared(self, site: str, own: Tensor, drawn: Tensor) -> list[Statistic]:
+        found, units = [], torch.ones(own.shape[2])
+        for i, (name, limits) in enumerate((("skewness", SKEW), ("tails", TAILS))):
+            value, chance = typical_distance(own[0, i], drawn[:, i], units)
+            away = own[0, i] - drawn[:, i].mean(0)
+            worst = int(away.abs().argmax())
+            whose = f"{self.names[worst]}: " if len(away) > 1 and self.names else ""
+            seen, made = own[0, i, worst].item(), drawn[:, i, worst].mean().item()
+            found.append(
+                Statistic(
+                    f"{name} of {site} about what is expected",
+                    f"of L-{'kurtosis' if i else 'skewness'}",
+                    limits,
+                    value.item(),
+                    chance,
+                    distance=_beyond(value, chance),
+                    where=f"{whose}of the data {seen:.2f}, made {made:.2f}",
+                    mend=_other_law(name, site, seen > made),
+                    site=site,
+                    lead=LEADS.index(name),
+                )
+            )
+        return found
+
+
+def _along(name: str, values: Tensor) -> list[Look]:
+    """Looks along a number that puts the rows in an order."""
+    known = values[~values.isnan()] if values.is_floating_point() else values
+    if len(known) < LEAST_ROWS or len(known.unique()) <= LEVELS:
+        return []
+    waves = waves_along(values)
+    looks: list[Look] = [] if waves is None else [_ComesBack(name, waves)]
+    order = values.argsort(stable=True)[: len(known)]  # what is missing stands last
+    return [*looks, _Follows(name, order)]
+
+
 def _condensed(rows: Tensor) -> Tensor:
     """Rows of numbers, or where there are more than 20 the mean of each."""
     return rows if rows.shape[-1] <= FEW_ELEMENTS else rows.nanmean(-1, keepdim=True)
+
+
+def _beyond(value: Tensor, chance: Tensor) -> float:
+    """What of a root mean square is more than chance makes."""
+    return (value.square() - chance.square().mean()).clamp_min(0).sqrt().item()
+
+
+def _odds(share: Tensor) -> Tensor:
+    """What is explained, in units of what is left."""
+    return share / (1 - share).clamp_min(1e-12)
 
 
 def _farthest(away: Tensor, contrast: Contrast, name: str) -> str:
@@ -173,3 +343,22 @@ def _lacking(name: str, site: str, contrast: Contrast) -> str:
     if contrast.kind == "groups":
         return f"Let each {one} have a level of {site} of its own."
     return f"Let {site} follow {one} in another way, as on a curve, if it does at all."
+
+
+def _other_law(name: str, site: str, more: bool) -> str:
+    """Which law has the shape that the data have."""
+    if name == "skewness":
+        way, such = ("above", "LogNormal or Gamma") if more else ("below", "a Gamma's of -x")
+        return (
+            f"Take a law for {site} with a longer tail {way}, such as {such}, or transform it, as "
+            "by its logarithm."
+        )
+    if more:
+        return (
+            f"Take a law for {site} with heavier tails, such as StudentT, unless some rows are "
+            "mistaken."
+        )
+    return (
+        f"Let {site} hang on what parts its rows, as a group that the story does not know; or take "
+        "a law with lighter tails."
+    )

@@ -15,7 +15,7 @@ from ppl_gen.errors import DataError
 from ppl_gen.inference.checks import advice
 from ppl_gen.inference.checks.effects import Effects
 from ppl_gen.inference.checks.observations import covariates, entries, observed_rows, replicates
-from ppl_gen.inference.checks.statistic import CHANCE, Compared, Limits, Statistic, compared
+from ppl_gen.inference.checks.statistic import CHANCE, LEADS, Compared, Limits, Statistic, compared
 from ppl_gen.inference.checks.subject import Check, Cost, Subject
 from ppl_gen.inference.estimators.replicates import (
     FEW_ELEMENTS,
@@ -94,10 +94,16 @@ def prior_predictive(subject: Subject) -> Finding:
     correlations of <= 20 elements     itself, root mean square           0.05      0.15
     the user's own                     what one row does to it            0.05      0.2
     mean, scatter by what is given     sd of what that leaves open        0.15      0.4
+    rhythm along what is given         sd of what that leaves open        0.15      0.4
+    correlation of rows that follow    itself                             0.15      0.4
+    L-skewness, of real numbers        itself, root mean square           0.07      0.2
+    L-kurtosis, of real numbers        itself, root mean square           0.04      0.15
     ================================== ================================== ========= =========
 
-    What is given are the columns that the story takes and does not observe: the last line shows an
-    effect of theirs that it lacks, see :class:`ppl_gen.inference.checks.effects.Effects`.
+    What is given are the columns that the story takes and does not observe. The last five are of
+    what the story leaves of the observations, and show an effect that it lacks, see
+    :class:`ppl_gen.inference.checks.effects.Effects`; in the order of the data, which may have been
+    sorted, rows that follow each other never fail.
 
     What one row does to a statistic is its deviation over resampled rows times the root of their
     number, which of the mean is the deviation of the data. Whole numbers of up to 20 different
@@ -388,7 +394,7 @@ def _predictive(subject: Subject, name: str, from_prior: bool) -> Finding:
     follows = structure.has_codes and not from_prior
     ordered = not structure.has_codes and len(chosen) == subject.rows
     effects = [
-        Effects.of(site.name, site.data, given, follows, ordered)
+        Effects.of(site.name, site.data, given, follows, ordered, site.entries)
         for site in sites
         if local[site.name]
     ]
@@ -440,8 +446,8 @@ def judged(
 ) -> Finding:
     """The finding of some compared statistics: that of the worst of them.
 
-    An effect that the story lacks shows in many statistics. Where one by what the story is given is
-    as far off as any, it is the one that says what to mend.
+    What the story lacks shows in many statistics. Of those that are off as badly as any, the one
+    that most surely tells what it is comes first, and says what to mend.
 
     Args:
         name: Of the check.
@@ -454,9 +460,7 @@ def judged(
     order = sorted(found, key=_badness, reverse=True)
     worst = order[0]
     off = [one for one in order if one.status != "pass"]
-    effects = [one for one in off if one.where and one.mend and one.name.startswith("mean")]
-    leads = [one for one in effects if one.status == worst.status]
-    leads += [one for one in off if one.status == worst.status and one not in leads]
+    off = sorted(off, key=lambda one: (-max(map(_ORDER.index, _shows_in(one, off))), one.lead))
     told = [one.told for one in off[:SHOWN]] + [one.name for one in off[SHOWN:MOST_SHOWN]]
     more = len(off) - MOST_SHOWN
     each = {one.name: [one.observed, one.replicated, one.distance, one.p_value] for one in order}
@@ -471,10 +475,16 @@ def judged(
         + (BY_CHANCE if grade(worst.distance, *worst.limits) != "pass" else "")
         if not off
         else f"Data {made} are off in {'; '.join(told)}" + (f"; {more} more." if more > 0 else "."),
-        next((said for one in leads if (said := remedy(one))), otherwise) if off else "",
+        next((said for one in off if (said := remedy(one))), otherwise) if off else "",
         "Gelman et al. 1996",
         {**each, **within, **details},
     )
+
+
+def _shows_in(one: Compared, off: list[Compared]) -> list[Status]:
+    """Its own status; of scatter that of the tails too, which rows of several scales have."""
+    tails = [other.status for other in off if other.lead in (LEADS.index("tails"), one.lead)]
+    return tails if one.lead == LEADS.index("scatter") else [one.status]
 
 
 def _badness(one: Compared) -> tuple[int, bool, float]:

@@ -15,6 +15,9 @@ CHANCE = 0.05
 
 Limits = tuple[float, float]
 
+# Kinds of statistics by how surely one tells what a story lacks: it shows in those after it, too.
+LEADS = ("mean", "scatter", "skewness", "tails", "rows", "")
+
 
 @dataclass(frozen=True)
 class Statistic:
@@ -31,6 +34,7 @@ class Statistic:
         where: Where the data lie farthest off, in words, of what tells no direction itself.
         mend: What a story lacks where it is far off, if that follows from the statistic alone.
         site: The observed site that it is of.
+        lead: How many kinds tell more surely than it what a story lacks, see :data:`LEADS`.
     """
 
     name: str
@@ -43,6 +47,7 @@ class Statistic:
     where: str = ""
     mend: str = ""
     site: str = ""
+    lead: int = len(LEADS) - 1
 
     @property
     def is_finite(self) -> bool:
@@ -70,6 +75,7 @@ class Compared:
     where: str = ""
     mend: str = ""
     site: str = ""
+    lead: int = len(LEADS) - 1
 
     @property
     def told(self) -> str:
@@ -113,6 +119,7 @@ def compared(families: list[list[Statistic]], inflation: float = 1.0) -> list[Co
                 s.where,
                 s.mend,
                 s.site,
+                s.lead,
             )
             for s, distance, p_value in zip(
                 family, test.distance.tolist(), p_values.tolist(), strict=True

@@ -17,6 +17,7 @@ LEAST = 3  # rows without which a group tells nothing
 FIFTHS = 5
 MOST_COLUMNS = 6  # of more, pairs are not looked at
 MOST_NUMBERS = 20_000_000  # that the functions of one contrast may take
+OUTERMOST = 4  # medians, up to which a distance counts
 NORMAL = math.sqrt(math.pi / 2)  # by which the deviation of a normal law exceeds its mean distance
 
 Kind = Literal["groups", "stretches", "slopes", "product"]
@@ -86,7 +87,8 @@ def effects(x: Tensor, contrast: Contrast) -> tuple[Tensor, Tensor]:
 
     Both are in deviations of what the functions leave open, so that noise of the wrong size is none
     of an effect. Scatter is the distance from what the functions explain, times what makes it the
-    deviation of a normal law.
+    deviation of a normal law; a distance counts up to four times the median one, so that no single
+    row makes a scatter of its own.
 
     Args:
         x: Replicates, ``(S, N, E)``, in which what is missing is 0 as the mean is.
@@ -100,11 +102,14 @@ def effects(x: Tensor, contrast: Contrast) -> tuple[Tensor, Tensor]:
     beside = _projected(x, contrast.beside)
     rest = rest - torch.einsum("nk,ske->sne", contrast.beside, beside)
     scale = rest.square().mean(1, keepdim=True).sqrt().clamp_min(1e-12)
-    far = NORMAL * rest.abs()
-    far = far - far.mean(1, keepdim=True)
+    far = rest.abs()
+    middle = far.median(1, keepdim=True).values
+    far = far.minimum(torch.where(middle > 1e-6 * scale, OUTERMOST * middle, scale))
+    own = far.square().mean(1, keepdim=True).sqrt().clamp_min(1e-12)
+    far = NORMAL * (far - far.mean(1, keepdim=True))
     return (
         _without_common(whole, contrast) / scale,
-        _without_common(_projected(far, contrast.functions), contrast) / scale,
+        _without_common(_projected(far, contrast.functions), contrast) / own,
     )
 
 

@@ -160,15 +160,34 @@ def correlations(x: Tensor) -> Tensor:
     return products[:, first, second]
 
 
-def neighbours(x: Tensor) -> Tensor:
-    """Correlation of each row with the next, the mean over elements, ``(S,)``.
+def shape(x: Tensor) -> Tensor:
+    r"""L-skewness and L-kurtosis of each element, ``(S, 2, E)``.
+
+    The ratios :math:`\tau_3 = \lambda_3 / \lambda_2` and :math:`\tau_4 = \lambda_4 / \lambda_2`
+    of expectations of ordered rows. They know no scale, exist where the mean does, and hang less
+    on the outermost rows than moments do. A normal law has 0 and 0.123, a uniform one 0 and 0, an
+    exponential one 0.333 and 0.167, Student's t of 2 degrees of freedom 0 and 0.375.
 
     Args:
-        x: Replicates less what is expected of each row, ``(S, N, E)``; 0 where missing.
+        x: Replicates, ``(S, N, E)``, NaN where missing, in all alike; at least 4 rows are there.
+
+    Reference:
+        Hosking (1990), https://doi.org/10.1111/j.2517-6161.1990.tb01775.x
     """
-    away = x - x.mean(1, keepdim=True)
-    alike = (away[:, 1:] * away[:, :-1]).sum(1) / away.square().sum(1).clamp_min(1e-24)
-    return alike.mean(1)
+    found = []
+    for element in x.double().unbind(2):
+        ordered = element[:, ~element[0].isnan()].sort(1).values
+        count = ordered.shape[1]
+        place = torch.arange(count, dtype=torch.float64)
+        weight, moments = torch.ones(count, dtype=torch.float64), []
+        for order in range(4):
+            moments.append((ordered * weight).mean(1))
+            weight = weight * (place - order) / (count - 1 - order)
+        b0, b1, b2, b3 = moments
+        second = (2 * b1 - b0).clamp_min(1e-300)
+        third, fourth = 6 * b2 - 6 * b1 + b0, 20 * b3 - 30 * b2 + 12 * b1 - b0
+        found.append(torch.stack([third / second, fourth / second], 1))
+    return torch.stack(found, 2)
 
 
 def element_units(deviation: Tensor, replicated: Tensor) -> Tensor:

@@ -26,11 +26,12 @@ from ppl_gen.inference.estimators.replicates import (
     correlations,
     element_units,
     kind_of,
-    neighbours,
     pooled_statistics,
     replicate_test,
+    shape,
     typical_distance,
 )
+from ppl_gen.inference.estimators.rhythms import neighbours, waves_along
 from ppl_gen.models import GMM
 
 
@@ -496,6 +497,10 @@ def test_how_much_is_kept_of_a_label_is_counted_above_chance() -> None:
 HOURS, SCHOOL = drawn(400, seed=21), torch.arange(400) % 8
 LEVEL, SLOPE = drawn(8, seed=22), drawn(8, seed=23)
 NOISE = drawn(400, seed=24)
+# Student's t of two degrees of freedom, by its quantiles (Shaw 2006, equation 37), to variance 1.
+HEAVY = 2 * torch.special.ndtr(NOISE) - 1
+HEAVY = HEAVY / (1 - HEAVY.square()).sqrt()
+HEAVY = HEAVY / HEAVY.std()
 
 
 def schools(hours: Tensor, school: Tensor, score: Tensor) -> None:
@@ -538,6 +543,26 @@ def replicated(score: Tensor, draws: int = 100) -> Any:
             "scatter of score along hours",
             "Let the scale of score depend on hours.",
         ),
+        (
+            LEVEL[SCHOOL] + 0.5 * HOURS + HEAVY,
+            "tails of score about what is expected (of the data 0.",
+            "with heavier tails, such as StudentT",
+        ),
+        (
+            LEVEL[SCHOOL] + 0.5 * HOURS - torch.special.ndtr(NOISE).log() - 1,
+            "skewness of score about what is expected (of the data 0.",
+            "with a longer tail above",
+        ),
+        (
+            LEVEL[SCHOOL] + 0.5 * HOURS + 0.2 * NOISE + 0.98 * NOISE.flip(0).sign(),
+            "tails of score about what is expected (of the data -0.",
+            "hang on what parts its rows",
+        ),
+        (
+            LEVEL[SCHOOL] + 0.5 * HOURS + (8 * HOURS).sin() + 0.7 * NOISE,
+            "rhythm of score along hours (every 0.7",
+            "Let score come back every 0.7",
+        ),
     ],
 )
 def test_an_effect_that_the_story_lacks_is_found_and_named(
@@ -554,6 +579,64 @@ def test_a_story_that_lacks_no_effect_passes_as_often_as_it_should() -> None:
     found = [replicated(LEVEL[SCHOOL] + 0.5 * HOURS + drawn(400, seed=s)) for s in range(40, 60)]
 
     assert sum(finding.status == "pass" for finding in found) >= 18
+
+
+def test_a_single_row_far_out_is_no_scatter_of_its_neighbours() -> None:
+    score = LEVEL[SCHOOL] + 0.5 * HOURS + NOISE
+    score[7] += 12
+
+    finding = replicated(score)
+
+    assert "maximum of score" in finding.meaning
+    assert "scatter" not in finding.meaning
+
+
+def daily(day: Tensor, count: Tensor) -> None:
+    """As many on each day, but for what a gamma law scatters."""
+    with pyro.plate("rows", len(day)):
+        law = dist.GammaPoisson(4.0, pyro.param("rate", torch.tensor(0.8)))
+        pyro.sample("count", law, obs=count)
+
+
+def of_days(mean: Tensor) -> Any:
+    """The finding of the daily story on counts about these means, their days in no order."""
+    day = torch.randperm(len(mean), generator=torch.Generator().manual_seed(3)).float()
+    generator = torch.Generator().manual_seed(4)
+    count = torch.poisson(mean[day.long()], generator=generator)
+    run = as_it_is((daily, no_rows), (day, count))
+    return posterior_predictive(Subject(run, (day, count), draws=100))
+
+
+def no_rows(day: Tensor, count: Tensor) -> None:
+    """There is nothing to guide."""
+
+
+DAYS = torch.arange(364)
+
+
+def test_what_comes_back_every_week_is_found_though_a_wide_law_hides_it() -> None:
+    sine = of_days(5 * (1 + 0.7 * (2 * math.pi * DAYS / 7).sin()))
+    weekend = of_days(torch.where(DAYS % 7 < 2, 10.0, 3.0))
+
+    for finding in (sine, weekend):
+        assert finding.status in ("warn", "fail")
+        assert (
+            "rhythm of count along day (every 7 of day: the data rise and fall" in finding.meaning
+        )
+        assert "or with a level for each day modulo 7." in finding.remedy
+
+
+def test_rows_near_each_other_along_a_column_that_are_alike_are_named() -> None:
+    """Nothing comes back; each day remembers the one before."""
+    walk = drawn(364, seed=30)
+    for i in range(1, 364):
+        walk[i] = 0.8 * walk[i - 1] + 0.6 * walk[i]
+
+    finding = of_days(4 * (0.5 * walk).exp())
+
+    assert finding.status in ("warn", "fail")
+    assert "rows of count that follow each other along day (of the data 0." in finding.meaning
+    assert "lie near each other along day be alike" in finding.remedy
 
 
 def test_rows_that_follow_each_other_and_are_alike_are_named_and_never_fail() -> None:
@@ -589,6 +672,57 @@ def test_correlations_and_neighbours_are_those_of_numpy() -> None:
     line = torch.sin(torch.arange(200.0) / 10)[None, :, None]
     assert neighbours(line).item() > 0.95
     assert abs(neighbours(drawn(1, 4000, 1)).item()) < 0.06
+
+
+def test_ratios_of_l_moments_are_those_of_scipy() -> None:
+    x = drawn(2, 50, 3).exp()
+    x[:, :7, 1] = math.nan
+
+    found = shape(x)
+
+    for replicate, exact in zip(found, x.double(), strict=True):
+        for element in range(3):
+            known = exact[~exact[:, element].isnan(), element].numpy()
+            expected = stats.lmoment(known, order=[3, 4], standardize=True)
+            assert_close(replicate[:, element], torch.tensor(expected), rtol=1e-9, atol=1e-12)
+
+
+def test_waves_explain_what_least_squares_do() -> None:
+    """At uneven times, some of them missing."""
+    when, x = 50 * drawn(80).double(), drawn(2, 80, 3).double()
+    when[:5] = math.nan
+    x[:, :5] = 0
+    x = x - x[:, 5:].mean(1, keepdim=True)
+    x[:, :5] = 0
+
+    waves = waves_along(when)
+
+    assert waves is not None
+    found = waves.power(x)
+    for wave in (0, 3, len(waves.periods) - 1):
+        phase = 2 * math.pi * when[5:] / waves.periods[wave]
+        both = torch.stack([torch.ones(75), phase.cos(), phase.sin()], 1).double()
+        rest = x[:, 5:] - both @ torch.linalg.lstsq(both.expand(2, -1, -1), x[:, 5:]).solution
+        expected = 1 - rest.square().sum(1) / x.square().sum(1)
+        assert_close(found[:, wave], expected.mean(1))
+    assert waves_along(torch.arange(40.0)) is None
+    assert waves_along((torch.arange(400) % 20).float()) is None
+
+
+@pytest.mark.parametrize(("period", "told"), [(7, 7.0), (3.5, 7.0), (7 / 3, 7.0), (30, 30.0)])
+def test_of_whole_numbers_the_period_is_one_where_it_can_be(period: float, told: float) -> None:
+    days = torch.arange(365.0)
+    waves = waves_along(days)
+    assert waves is not None
+
+    sine = (2 * math.pi * days.double() / period).sin()
+    power = waves.power((sine - sine.mean())[None, :, None])
+
+    assert power.max().item() > 0.8
+    assert waves.period(int(power[0].argmax())) == told
+    halves = waves_along(days / 2)
+    assert halves is not None
+    assert halves.period(int(power[0].argmax())) == pytest.approx(period / 2, rel=0.02)
 
 
 def test_the_scatter_of_all_rows_is_none_of_an_effect() -> None:

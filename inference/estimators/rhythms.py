@@ -1,0 +1,110 @@
+"""Pure functions of rows in an order: whether they come back, and are alike as they follow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+LEAST_ROWS = 50
+LEAST_LEVELS = 20  # of so few values a number parts groups, see contrasts
+LEAST_TURNS = 2  # what comes back less often is a curve
+MOST_FREQUENCIES = 1000
+MOST_NUMBERS = 5_000_000  # that the waves may take
+HARMONICS = 4  # by so many times a wave's length whole periods are looked for
+
+
+@dataclass(frozen=True)
+class Waves:
+    """Sines and cosines along a number, each pair without what is constant.
+
+    Attributes:
+        functions: Pairs of orthonormal functions of the rows, ``(N, 2, F)``; 0 where the number is
+            missing.
+        periods: The length of each wave, in the number's own unit, ``(F,)``.
+        whole: Whether the number is a whole one, such as a day.
+    """
+
+    functions: Tensor
+    periods: Tensor
+    whole: bool
+
+    def power(self, x: Tensor) -> Tensor:
+        r"""Share of the variance of rows that each wave explains by least squares, ``(S, F)``.
+
+        Args:
+            x: Replicates, ``(S, N, E)``, with mean 0 over rows; the mean over elements is given.
+
+        Reference:
+            Lomb (1976), https://doi.org/10.1007/BF00648343; with a mean that is fitted too, as in
+            Zechmeister and Kürster (2009), https://doi.org/10.1051/0004-6361:200811296
+        """
+        waves = self.functions.flatten(1)
+        sizes = torch.einsum("nw,sne->swe", waves, x).square().unflatten(1, (2, -1)).sum(1)
+        return (sizes / x.square().sum(1)[:, None].clamp_min(1e-24)).mean(2)
+
+    def period(self, wave: int) -> float:
+        """The length of a wave; a whole multiple of it if only that is one that can be meant.
+
+        What comes back every seven days but is no sine is also followed by waves of 7/2 days.
+        """
+        length = self.periods[wave].item()
+        if self.whole:
+            for times in range(1, HARMONICS + 1):
+                near = round(times * length)
+                # By how much lengths of neighbouring waves differ.
+                apart = times * length / (2 * LEAST_TURNS + wave)
+                if near > 1 and abs(times * length - near) <= apart:
+                    return float(near)
+        return length
+
+
+def waves_along(values: Tensor) -> Waves | None:
+    """Waves that turn at least twice along a number, and at most half as often as it has values.
+
+    Args:
+        values: Of each row, ``(N,)``, NaN where it is missing.
+
+    Returns:
+        None if the number has no more than 20 values, or of fewer than 50 rows.
+    """
+    values = values.double()
+    known = ~values.isnan()
+    levels = values[known].unique()
+    if len(levels) <= LEAST_LEVELS or int(known.sum()) < LEAST_ROWS:
+        return None
+    most = min(MOST_FREQUENCIES, len(levels) // 2, MOST_NUMBERS // (4 * len(values)))
+    # Whole turns alone would miss half the power of what turns half as often between them.
+    turns = torch.arange(LEAST_TURNS, most + 1, 0.5, dtype=torch.float64)
+    if not len(turns):
+        return None
+    length = (levels[-1] - levels[0]) * len(levels) / (len(levels) - 1)
+    phase = 2 * torch.pi * (values.nan_to_num() - levels[0])[:, None] * turns / length
+    cosine, sine = (_without_mean(of(phase), known) for of in (torch.cos, torch.sin))
+    cosine = _unit(cosine)
+    sine = _unit(sine - cosine * (cosine * sine).sum(0))
+    whole = bool((levels == levels.round()).all())
+    return Waves(torch.stack([cosine, sine], 1), length / turns, whole)
+
+
+def neighbours(x: Tensor) -> Tensor:
+    """Correlation of each row with the next, the mean over elements, ``(S,)``.
+
+    Args:
+        x: Replicates less what is expected of each row, ``(S, N, E)``; 0 where missing.
+    """
+    away = x - x.mean(1, keepdim=True)
+    alike = (away[:, 1:] * away[:, :-1]).sum(1) / away.square().sum(1).clamp_min(1e-24)
+    return alike.mean(1)
+
+
+def _without_mean(function: Tensor, known: Tensor) -> Tensor:
+    weight = known.double()[:, None]
+    return weight * (function - (weight * function).sum(0) / weight.sum())
+
+
+def _unit(function: Tensor) -> Tensor:
+    """Of length 1; 0 where nothing but rounding is left, as of a sine that is 0 in all rows."""
+    length = function.norm(dim=0)
+    return torch.where(length > 1e-6, function / length.clamp_min(1e-12), 0.0)
