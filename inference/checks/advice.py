@@ -102,22 +102,30 @@ def sentence(end: str) -> str:
     return end[:1].upper() + end[1:]
 
 
-def spread(site: str, law: str, more: bool, codes: bool) -> str:
-    """What lets observations of a site vary more or less than its law does."""
+def spread(site: str, law: str, more: bool, codes: bool, learned: bool | None = None) -> str:
+    """What lets observations of a site vary more or less than its law does.
+
+    Args:
+        site: Its name.
+        law: That of its law.
+        more: Whether the data vary more.
+        codes: Whether rows have latents of their own.
+        learned: Whether the scale of its law is learned; None if that is not known.
+    """
     if law in OF_ONE_NUMBER:
-        wider = f", such as {WIDER[law]}" if more and law in WIDER else ""
-        return (
-            f"A {law} law has no scale of its own: take one for {site} that varies "
-            f"{'more' if more else 'less'}{wider}, or tell its mean by more of what is known."
+        known = (
+            "let its latents tell more of it" if codes else "tell its mean by more of what is known"
         )
-    known = (
-        "see why its latents do not follow the data"
-        if codes
-        else f"take a law for {site} with heavier tails, such as StudentT"
-        if more
-        else "fit for longer"
-    )
-    return f"Let the scale of {site} be learned, if it is not; if it is, {known}."
+        if more and law in WIDER:
+            wider = f"such as {WIDER[law]}"
+            return f"Take a law for {site} that varies more than {law}, {wider}, or {known}."
+        return f"How much a {law} law varies follows from its mean: {known}."
+    known = "see why its latents do not follow the data" if codes else "fit for longer"
+    if learned:
+        return f"The scale of {site} is learned, and is not yet that of the data: {known}."
+    if learned is None:
+        return f"Let the scale of {site} be learned, if it is not; if it is, {known}."
+    return f"Let the scale of {site} be learned."
 
 
 def zeros(site: str, law: str) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+from ppl_gen.inference.checks import advice
 from ppl_gen.inference.checks.observations import by_row, entries, observed_rows
 from ppl_gen.inference.checks.predictive import inflation
+from ppl_gen.inference.checks.scales import learns_scale
 from ppl_gen.inference.checks.subject import Check, Cost, Subject
 from ppl_gen.inference.estimators.pit import (
     KolmogorovTest,
@@ -66,7 +70,7 @@ def loo_pit(subject: Subject) -> Finding:
         return subject.skipped(name, reason)
     points = all(site.point for site in structure.latents)
     leaves_out = not local and not points and subject.is_of_the_fit
-    found, khat = _transformed(subject, draws, local, leaves_out)
+    found, site_of, khat = _transformed(subject, draws, local, leaves_out)
     distrusted = (khat > KHAT).double().mean().item() if leaves_out else 0.0
     if distrusted > DISTRUSTED:
         reason = (
@@ -82,17 +86,26 @@ def loo_pit(subject: Subject) -> Finding:
     if not tests:
         return subject.skipped(name, f"Needs at least {LEAST_ROWS} data that are not missing.")
     summed = any(element.startswith("sum of") for element in tests)
-    return uniform(tests, IMAGES if summed else COLUMNS, distrusted)
+    return uniform(
+        tests,
+        IMAGES if summed else COLUMNS,
+        lambda worst, test: _remedy(subject, site_of[worst], test),
+        distrusted,
+    )
 
 
 def uniform(
-    tests: dict[str, KolmogorovTest], limits: tuple[float, float], distrusted: float = 0.0
+    tests: dict[str, KolmogorovTest],
+    limits: tuple[float, float],
+    remedy: Callable[[str, KolmogorovTest], str],
+    distrusted: float = 0.0,
 ) -> Finding:
     """The finding of some elements' tests, by name; see :func:`loo_pit`.
 
     Args:
         tests: Of each element.
         limits: Up to which distance it passes, and warns.
+        remedy: What to do about one that is off, by its name.
         distrusted: Share of rows whose k-hat is above 0.7.
     """
 
@@ -113,10 +126,7 @@ def uniform(
         if status == "pass"
         else f"The {worst} is {_otherwise(tests[worst])} than the story expects of a row that it "
         f"has not seen: a share of up to {tests[worst].distance:.0%} of the rows lies elsewhere.",
-        ""
-        if status == "pass"
-        else "See the predictive checks for what is missing; plot_loo_pit of ArviZ shows where its "
-        "values lie.",
+        "" if status == "pass" else remedy(worst, tests[worst]),
         "Gelman et al. 2013; Vehtari et al. 2017",
         {
             "distrusted": [distrusted],
@@ -127,15 +137,36 @@ def uniform(
 
 def _otherwise(test: KolmogorovTest) -> str:
     """In which way values are distributed otherwise than is expected."""
-    if abs(test.shift) >= abs(test.spread):
+    if _is_shifted(test):
         return "higher" if test.shift > 0 else "lower"
     return "more spread out" if test.spread > 0 else "less spread out"
 
 
+def _is_shifted(test: KolmogorovTest) -> bool:
+    return abs(test.shift) >= abs(test.spread)
+
+
+def _remedy(subject: Subject, site: str, test: KolmogorovTest) -> str:
+    """What to do where a site's values are distributed otherwise than is expected."""
+    structure = subject.run.structure
+    if structure.has_codes:
+        change = advice.Advice.of(subject.run)
+        return f"If the posterior predictive is well, {change.prior}; if not, see there."
+    if _is_shifted(test):
+        return f"Let the story tell the mean of {site} by more of what is known."
+    law, learned = structure.sites[site].law, learns_scale(subject, site)
+    if learned:
+        return (
+            f"The scale of {site} is learned: give it a law of another shape, such as StudentT of "
+            "heavier tails or a mixture, or let its scale depend on what is known."
+        )
+    return advice.spread(site, law, test.spread > 0, codes=False, learned=learned)
+
+
 def _transformed(
     subject: Subject, draws: int, local: bool, leaves_out: bool
-) -> tuple[dict[str, Tensor], Tensor]:
-    """The transforms of each element, ``(N,)``, and k-hat of each row."""
+) -> tuple[dict[str, Tensor], dict[str, str], Tensor]:
+    """The transforms of each element, ``(N,)``, its site, and k-hat of each row."""
     run, structure = subject.run, subject.run.structure
     _, batch = subject.some(ROWS)
     data = observed_rows(subject, batch, counted=True)
@@ -171,17 +202,17 @@ def _transformed(
                 found[name].append(transforms(seen, value, weights, subject.seed + done))
             done += found[sites[0]][-1].shape[0]
             subject.tell(done / len(data[sites[0]]))
-    named = {}
+    named, site_of = dict[str, Tensor](), dict[str, str]()
     for name in sites:
         values = torch.cat(found[name])
         count = data[name][0].numel()
         if count > FEW_ELEMENTS:
-            named[f"sum of the {count} elements of {name}"] = values[:, 0]
-        elif count == 1:
-            named[name] = values[:, 0]
+            told = [f"sum of the {count} elements of {name}"]
         else:
-            named.update(zip(entries(subject, name, count), values.T, strict=True))
-    return named, torch.cat(shapes) if shapes else torch.zeros(0)
+            told = entries(subject, name, count)
+        named.update(zip(told, values.T, strict=True))
+        site_of.update(dict.fromkeys(told, name))
+    return named, site_of, torch.cat(shapes) if shapes else torch.zeros(0)
 
 
 LOO_PIT = Check(

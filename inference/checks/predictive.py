@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from ppl_gen.errors import DataError
 from ppl_gen.inference.checks import advice
 from ppl_gen.inference.checks.effects import Effects
 from ppl_gen.inference.checks.observations import covariates, entries, observed_rows, replicates
+from ppl_gen.inference.checks.scales import learns_scale
 from ppl_gen.inference.checks.statistic import CHANCE, LEADS, Compared, Limits, Statistic, compared
 from ppl_gen.inference.checks.subject import Check, Cost, Subject
 from ppl_gen.inference.estimators.replicates import (
@@ -28,9 +28,6 @@ from ppl_gen.inference.estimators.replicates import (
     typical_distance,
 )
 from ppl_gen.inference.verdict import BY_CHANCE, Finding, Status, grade
-
-if TYPE_CHECKING:
-    from ppl_gen.inference.run import Run
 
 REPLICATES = 100
 LEAST_REPLICATES = 20  # with fewer no p-value is below 0.05
@@ -432,7 +429,7 @@ def _predictive(subject: Subject, name: str, from_prior: bool) -> Finding:
         f"{labels}."
     )
     return judged(
-        name, made, found, details, lambda one: _remedy(one, subject.run, from_prior), otherwise
+        name, made, found, details, lambda one: _remedy(one, subject, from_prior), otherwise
     )
 
 
@@ -491,9 +488,12 @@ def _badness(one: Compared) -> tuple[int, bool, float]:
     return _ORDER.index(one.status), one.p_value < CHANCE, one.distance / one.limits[0]
 
 
-def _remedy(one: Compared, run: Run, from_prior: bool) -> str:
+def _remedy(one: Compared, subject: Subject, from_prior: bool) -> str:
     """What to do about a statistic that is off."""
+    run = subject.run
     change = advice.Advice.of(run)
+    if not one.site:  # the user's own
+        return f"Let the story tell what {one.name} measures, best by a latent or a law of its own."
     law = run.structure.sites[one.site].law if one.site else ""
     more = one.replicated < one.observed  # whether the data have more of it
     if one.mend and not (one.name.startswith("scatter") and law in advice.OF_ONE_NUMBER):
@@ -513,7 +513,8 @@ def _remedy(one: Compared, run: Run, from_prior: bool) -> str:
     if from_prior and run.structure.has_codes:
         return f"If the posterior predictive is well, {change.prior}."
     if one.name.startswith(("spread", "sd of", "share of 0 ")) and "elements" not in one.name:
-        return advice.spread(one.site, law, more, run.structure.has_codes)
+        learned = learns_scale(subject, one.site)
+        return advice.spread(one.site, law, more, run.structure.has_codes, learned)
     return ""
 
 

@@ -17,6 +17,7 @@ from ppl_gen.inference.checks.generated import generated_data, kept, told_apart
 from ppl_gen.inference.checks.observations import replicates
 from ppl_gen.inference.checks.pit import loo_pit
 from ppl_gen.inference.checks.predictive import posterior_predictive, prior_predictive
+from ppl_gen.inference.checks.scales import learns_scale
 from ppl_gen.inference.checks.subject import Subject
 from ppl_gen.inference.estimators import ClassifierTest
 from ppl_gen.inference.estimators.contrasts import centred, contrasts_of, effects
@@ -235,6 +236,13 @@ def test_a_statistic_of_ones_own_finds_what_it_is_made_for() -> None:
     assert abs(replicated) < 0.1
     assert distance > 0.5
     assert p_value < 0.02
+    with_none_else = pg.check(
+        as_it_is((counted, nothing), COUNTS),
+        COUNTS,
+        statistics={"share of odd": lambda x: (x % 2).mean()},
+        progress=False,
+    )["posterior predictive"]
+    assert "what share of odd measures" in with_none_else.remedy
 
 
 def test_a_statistic_that_is_none_is_said() -> None:
@@ -731,7 +739,7 @@ def test_the_scatter_of_all_rows_is_none_of_an_effect() -> None:
 
     assert finding.status == "fail"
     assert "sd of score" in finding.meaning
-    assert finding.remedy.startswith("Let the scale of score be learned")
+    assert finding.remedy == "Let the scale of score be learned."
 
 
 def counted(x: Tensor) -> None:
@@ -742,6 +750,30 @@ def counted(x: Tensor) -> None:
 
 def nothing(x: Tensor) -> None:
     """There is nothing to guide."""
+
+
+# Of the law's mean and, nearly, its spread; but all are even.
+COUNTS = 2 * torch.poisson(torch.full((500,), 1.5), generator=torch.Generator().manual_seed(0))
+
+
+def learned(x: Tensor) -> None:
+    """A scale is drawn, one learned, and one known."""
+    drawn = pyro.sample("drawn", dist.HalfNormal(1.0))
+    with pyro.plate("rows", len(x)):
+        pyro.sample("a", dist.Normal(0.0, drawn), obs=x)
+        pyro.sample("b", dist.Normal(0.0, pyro.param("of_b", torch.tensor(1.0))), obs=x)
+        pyro.sample("c", dist.Normal(drawn, torch.tensor(2.0)).expand([len(x)]), obs=x)
+        pyro.sample("d", dist.Poisson(drawn), obs=x.abs().round())
+
+
+def test_whether_a_scale_is_learned_is_read_off_what_it_depends_on() -> None:
+    x = drawn(50)
+    subject = Subject(pg.fit((learned, "AutoDelta"), x, epochs=2, progress=False), x)
+    before = torch.get_rng_state()
+
+    assert [learns_scale(subject, site) for site in "abc"] == [True, True, False]
+    assert learns_scale(subject, "none") is None
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_counts_that_vary_more_than_their_law_are_told_which_law_does() -> None:
