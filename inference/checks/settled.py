@@ -66,14 +66,15 @@ def settled(
 ) -> Finding:
     r"""Whether what is climbed had stopped rising by itself, and was not thrown back on its way.
 
-    The figure is what going as far again would bring, in nats per datum:
-    :func:`~ppl_gen.inference.estimators.rise`, at the slope before the learning rate fell, for a
-    falling rate brings anything to rest. It passes up to 0.1 nats or two standard errors, and fails
-    from 1 nat on (our limits). Where noise hides more than 0.1 nats, the parameters have the word:
-    while they still travel one way, :func:`~ppl_gen.inference.estimators.heading` above 0.3 (our
-    limit; fits that were stopped at a twentieth of their way had above 0.4, those that were not
-    below 0.2), the fit is not at rest, and fails. Where validation data were watched and no epoch
-    of the last 15 % was better than the best before, the weights that were kept gain nothing more.
+    The figure is the one that decides: most often what going as far again would bring, in nats per
+    datum: :func:`~ppl_gen.inference.estimators.rise`, at the slope before the learning rate fell,
+    for a falling rate brings anything to rest. It passes up to 0.1 nats or two standard errors, and
+    fails from 1 nat on (our limits). Where noise hides more than 0.1 nats, the parameters have the
+    word: while they still travel one way, :func:`~ppl_gen.inference.estimators.heading` above 0.3
+    (our limit; fits that were stopped at a twentieth of their way had above 0.4, those that were
+    not below 0.2), the fit is not at rest, and fails. Where validation data were watched and no
+    epoch of the last 15 % was better than the best before, the weights that were kept gain nothing
+    more.
 
     Steps that are too long are told by :func:`~ppl_gen.inference.estimators.relapse`: it warns from
     0.5 nats on, and fails from 2 nats on, or from 0.5 if the learning rate never fell to calm it
@@ -105,15 +106,21 @@ def settled(
     back = relapse(climbed[:fast], way[:fast])
     travel = heading(iterates.values[: _fast_moments(iterates)])
     peak = _peaked(history) if chosen else 0
-    details = {"error": [error], "relapse": [back], "heading": [travel]}
+    details = {"gain": [gain], "error": [error], "relapse": [back], "heading": [travel]}
     calmed = rate[-1] < rate.max() / 2
 
-    def finding(status: Status, sentence: str, remedy: str = "") -> Finding:
+    def finding(
+        status: Status,
+        sentence: str,
+        remedy: str = "",
+        figure: float = gain,
+        unit: str = "nats",
+        good: str = "at most 0.1 nats, or by chance",
+    ) -> Finding:
         if matched and status == "fail":
             status = "warn"
         sources = "Dhaka et al. 2020; Welandawe et al. 2022"
-        good = "at most 0.1 nats, or by chance"
-        return Finding("settled", gain, "nats", good, status, sentence, remedy, sources, details)
+        return Finding("settled", figure, unit, good, status, sentence, remedy, sources, details)
 
     as_far = "going as far again, at the slope before the learning rate fell,"
     bound = gain + 2 * error
@@ -124,6 +131,9 @@ def settled(
             f"{travel:.2f} from one stretch to the next); {as_far} the {name} would rise by up to "
             f"{bound:.2g} nats per datum.",
             "Fit for more epochs.",
+            travel,
+            "cosine",
+            "at most 0.3, or 0.1 nats to gain",
         )
     if back > 0.5:
         froze = "what is kept is where the falling rate froze it"
@@ -133,6 +143,9 @@ def settled(
             f"The steps were too long: the {name} fell back by {back:.3g} nats per datum below "
             f"what it had reached; {froze}.",
             "Lower learning_rate, or set clip.",
+            back,
+            "nats back",
+            "at most 0.5 nats back",
         )
     if peak:
         return finding(
@@ -153,6 +166,8 @@ def settled(
             f"The steps are too few or too noisy to tell: {as_far} the {name} could gain up to "
             f"{bound:.2g} nats per datum.",
             "Fit for more epochs.",
+            bound,
+            good="at most 1 nat, errors included",
         )
     return finding(
         "pass",
@@ -165,13 +180,14 @@ def posterior_at_rest(subject: Subject, iterates: Iterates) -> Finding:
     r"""Whether the posterior of the latents that all data share was at rest.
 
     One of a thousand data weighs a thousandth there, so that the ELBO per datum hardly shows them;
-    their parameters do. The figure is the largest R-hat of these over the best window before the
-    learning rate had halved, and passes up to 1.1. R-hat knows no effect: of small scatter the
-    smallest drift is found out. So above 1.1 it counts how far the posterior moved meanwhile, from
-    one half of the last iterates to the other, in its own standard deviations: up to 0.25 it passes
-    all the same, beyond 0.5 it fails (our limits). Where no means of the weights are kept, the last
-    step must lie near the mean of the last eighth of all, as steps that are too long leave it
-    anywhere: beyond 0.5 standard deviations it warns, beyond 1 it fails (our limits).
+    their parameters do. The figure is the one that decides: the largest R-hat of these over the
+    best window before the learning rate had halved, which passes up to 1.1. R-hat knows no effect:
+    of small scatter the smallest drift is found out. So above 1.1 it counts how far the posterior
+    moved meanwhile, from one half of the last iterates to the other, in its own standard
+    deviations: up to 0.25 it passes all the same, beyond 0.5 it fails (our limits). Where no means
+    of the weights are kept, the last step must lie near the mean of the last eighth of all, as
+    steps that are too long leave it anywhere: beyond 0.5 standard deviations it warns, beyond 1 it
+    fails (our limits).
 
     References:
         Dhaka et al. (2020), section 3, https://arxiv.org/abs/2009.00666; Welandawe et al. (2022),
@@ -194,7 +210,10 @@ def posterior_at_rest(subject: Subject, iterates: Iterates) -> Finding:
         off = math.nan
     rest = window.rhat <= AT_REST
     status: Status = "pass" if rest else "warn" if math.isnan(drift) else grade(drift, 0.25, 0.5)
-    details = {"moved": [drift], "last step": [off], "ess": [ess]}
+    details = {"R-hat": [window.rhat], "moved": [drift], "last step": [off], "ess": [ess]}
+    figure, unit, good = window.rhat, "", f"at most {AT_REST}, or moved by at most 0.25 sd"
+    if not rest and not math.isnan(drift):
+        figure, unit, good = drift, "sd moved", f"at most 0.25 sd, or R-hat at most {AT_REST}"
     remedy = "" if status == "pass" else "Fit for more epochs."
     whose = "The posterior of the latents that all data share"
     sentence = (
@@ -208,13 +227,13 @@ def posterior_at_rest(subject: Subject, iterates: Iterates) -> Finding:
     )
     if off > 0.5 and status != "fail":
         status, remedy = ("warn" if off <= 1 else "fail"), "Lower learning_rate, or let it fall."
+        figure, unit, good = off, "sd off", "at most 0.5 sd"
         sentence = (
             f"{whose} was left {off:.2g} of its deviation from the mean of the last iterates: the "
             "steps were too long for it."
         )
-    good = f"at most {AT_REST}, or moved by at most 0.25 sd"
     sources = "Dhaka et al. 2020; Welandawe et al. 2022"
-    return Finding(name, window.rhat, "", good, status, sentence, remedy, sources, details)
+    return Finding(name, figure, unit, good, status, sentence, remedy, sources, details)
 
 
 def _apart(subject: Subject, iterates: Iterates, first: Tensor, second: Tensor) -> float:

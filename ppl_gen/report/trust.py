@@ -252,8 +252,9 @@ def predictive(view: View) -> Markup:
     marks = [(FIRST, "o", "the data"), (BAD, "^", "off"), (MUTED, "bar", "95% of replicates")]
     caption = (
         "Each statistic of the data, as far from the mean of replicates as the dot says, in units "
-        "of the distance from which it warns; ticks stand where it fails. What lies among the "
-        "replicates is chance, however far. Good: dots within the shaded band. "
+        "of the distance from which it warns; ticks stand where it fails. A hollow dot lies beyond "
+        "and passes all the same: among so many statistics of so few data some replicate goes as "
+        "far. Good: dots within the shaded band, or hollow ones. "
         "Source: Gelman et al. 1996."
     )
     return joined([legend(marks), *parts, tag("p", caption, class_="note")])
@@ -270,7 +271,8 @@ def _statistics(details: dict[str, list[float]], heading: str) -> Markup:
         status: Status = "pass" if not off else "warn" if not distance > bad else "fail"
         place = math.copysign(distance, observed - replicated) / good
         chance = low / good, high / good
-        rows.append(Measured(title, place, bad=off, limits=(1.0, bad / good), chance=chance))
+        limits, hollow = (1.0, bad / good), distance > good and not off
+        rows.append(Measured(title, place, np.nan, off, limits, chance, hollow))
         figures = (number(v, 3) for v in (observed, replicated, distance))
         body.append([name, *figures, badge(status)])
     alt = f"{heading}: distances of {len(rows)} statistics of the data from replicates"

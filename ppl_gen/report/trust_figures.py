@@ -40,6 +40,7 @@ class Measured:
         bad: Whether it fails or warns.
         limits: Up to where it passes, and warns; drawn if there are any.
         chance: Where it may lie by chance, from and to; not drawn if it is not finite.
+        hollow: Whether it passes though it lies beyond the limits.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Measured:
     bad: bool = False
     limits: tuple[float, ...] = ()
     chance: tuple[float, float] = (np.nan, np.nan)
+    hollow: bool = False
 
 
 def trust_map(
@@ -283,7 +285,8 @@ def statistics(rows: Sequence[Measured], alt: str) -> Markup:
                         ends = [place - 0.35, place + 0.35]
                         axes.plot([side] * 2, ends, color=MUTED, linewidth=1.2)
             colour, mark = (BAD, "^") if one.bad else (FIRST, "o")
-            axes.plot(one.value, place, mark, color=colour, markersize=7)
+            fill = PAPER if one.hollow else colour
+            axes.plot(one.value, place, mark, color=colour, markersize=7, markerfacecolor=fill)
         axes.set_xlim(-1.2 * reach, 1.2 * reach)
         axes.set_yticks(range(len(rows)), [one.name for one in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
