@@ -22,6 +22,7 @@ from ppl_gen.inference.checks.longer import LONGER
 from ppl_gen.inference.checks.memory import MEMORY_TEST
 from ppl_gen.inference.checks.pit import LOO_PIT
 from ppl_gen.inference.checks.predictive import POSTERIOR_PREDICTIVE, PRIOR_PREDICTIVE
+from ppl_gen.inference.checks.priors import PRIORS
 from ppl_gen.inference.checks.reference import REFERENCE
 from ppl_gen.inference.checks.settled import SETTLED
 from ppl_gen.inference.checks.subject import Check, Level, Subject
@@ -46,6 +47,7 @@ CHECKS: tuple[Check, ...] = (
     ACTIVE_UNITS,
     PARTS_OF_KL,
     AGGREGATE_POSTERIOR,
+    PRIORS,
     POSTERIOR_PREDICTIVE,
     PRIOR_PREDICTIVE,
     LOO_PIT,
@@ -134,7 +136,8 @@ def check(
     asked = [c for c in CHECKS if level == "full" or c.level == "quick"]
     findings: list[Finding] = []
     left = list(asked)
-    with steps(len(asked), progress) as shown:
+    announced = sum(question.concerns(run.structure) for question in asked)
+    with steps(announced, progress) as shown:
         try:
             while left:
                 findings += _answers(left[0], subject, shown)
@@ -190,11 +193,12 @@ def _at_hand(run: Run) -> Any:
 def _answers(question: Check, subject: Subject, shown: Steps) -> Iterable[Finding]:
     """The findings of one check; skipped ones if it cannot be made."""
     try:
-        cost = question.cost(subject)
-        seconds = cost.evaluations * subject.seconds_each if cost.evaluations else 0.0
-        about = f", about {seconds:.0f} s" if seconds >= 1 else ""
-        work = f": {cost.work}{about}" if cost.work else ""
-        subject.tell = shown.begin(f"{question.question}{work}")
+        if question.concerns(subject.run.structure):
+            cost = question.cost(subject)
+            seconds = cost.evaluations * subject.seconds_each if cost.evaluations else 0.0
+            about = f", about {seconds:.0f} s" if seconds >= 1 else ""
+            work = f": {cost.work}{about}" if cost.work else ""
+            subject.tell = shown.begin(f"{question.question}{work}")
         return [replace(f, question=question.question) for f in question.look(subject)]
     except PplGenError as error:
         return _skipped(question, f"It could not be made: {error}.")

@@ -242,12 +242,14 @@ ACTIVE_UNITS = Check(
     ("active units",),
     lambda subject: [active_units(subject)],
     lambda subject: Cost(f"the guide on {subject.rows:,} rows", subject.rows),
+    concerns=lambda structure: structure.has_codes,
 )
 AGGREGATE_POSTERIOR = Check(
     "do codes of the data look like the prior",
     ("aggregate posterior",),
     lambda subject: [aggregate_posterior(subject)],
     lambda subject: Cost(f"a classifier of {subject.rows:,} codes"),
+    concerns=lambda structure: structure.has_codes,
 )
 PARTS_OF_KL = Check(
     "what does the code tell, and is it where the prior is",
@@ -257,4 +259,5 @@ PARTS_OF_KL = Check(
         f"{SPLIT_CODES} codes under the guide of {subject.rows:,} rows",
         SPLIT_CODES * subject.rows / 8,
     ),
+    concerns=lambda structure: structure.has_codes,
 )

@@ -546,4 +546,5 @@ PRIOR_PREDICTIVE = Check(
     ("prior predictive",),
     lambda subject: [prior_predictive(subject)],
     _cost,
+    concerns=lambda structure: any(site.local for site in structure.latents),
 )

@@ -23,6 +23,7 @@ from ppl_gen.inference.window import Window
 
 if TYPE_CHECKING:
     from ppl_gen.inference.run import Run
+    from ppl_gen.inference.structure import Structure
 
 Level = Literal["quick", "full"]
 T = TypeVar("T")
@@ -202,6 +203,8 @@ class Check:
         look: Answers it.
         cost: Says beforehand what that takes.
         level: From which level on it is asked.
+        concerns: Whether it is worth a step of its own for a story of some structure; where it is
+            not, it is *not applicable* without a word.
     """
 
     question: str
@@ -209,3 +212,4 @@ class Check:
     look: Callable[[Subject], Iterable[Finding]]
     cost: Callable[[Subject], Cost] = lambda subject: NOTHING
     level: Level = "quick"
+    concerns: Callable[[Structure], bool] = lambda structure: True

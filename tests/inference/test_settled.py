@@ -198,6 +198,8 @@ def test_a_fit_is_under_way_while_noise_hides_what_its_parameters_show() -> None
 
     assert hidden.status == "fail"
     assert "travelled one way" in hidden.meaning
+    assert (hidden.unit, hidden.threshold) == ("cosine", "at most 0.3, or 0.1 nats to gain")
+    assert hidden.figure > 0.3, "the figure is the one that decides"
     assert harmless.status == "pass"
 
 
@@ -211,6 +213,8 @@ def test_steps_that_are_too_long_are_worse_where_no_falling_rate_calms_them() ->
 
     assert (held.status, calmed.status) == ("fail", "warn")
     assert "too long" in held.meaning
+    assert held.unit == "nats back"
+    assert held.figure > 0.5
     assert "learning_rate" in held.remedy
 
 
