@@ -23,6 +23,7 @@ from ppl_gen.inference.estimators.replicates import (
     correlations,
     element_statistics,
     element_units,
+    heaped,
     kind_of,
     pooled_statistics,
     typical_distance,
@@ -139,7 +140,8 @@ class SiteStatistics:
         data: Rows of numbers, ``(N, E)``, NaN where nothing counts.
         entries: What the E numbers are called.
         kind: What the numbers are.
-        values: Of categories, those whose shares are looked at.
+        values: Of categories, those whose shares are looked at; of real numbers outermost ones
+            that many rows have.
         pooled: Statistics of all numbers of replicates, ``(S,)`` each.
         elements: Mean and deviation of each element of replicates, ``(S, 2, E)``.
         pairs: Correlation of each pair of up to 20 elements, ``(S, P)``.
@@ -168,6 +170,8 @@ class SiteStatistics:
             if self.kind == "categories":
                 both = torch.cat([self.data.flatten(), drawn[:1].flatten()])
                 self.values = both[~both.isnan()].unique()
+            if self.kind == "real" and drawn.shape[2] <= FEW_ELEMENTS:
+                self.values = heaped(self.data)
         self.draws += len(drawn)
         for name, value in pooled_statistics(drawn, self.kind, self.values).items():
             self.pooled.setdefault(name, []).append(value)
@@ -191,8 +195,12 @@ class SiteStatistics:
         for name, value in pooled_statistics(self.data[None], self.kind, self.values).items():
             observed, drawn = value.item(), torch.cat(self.pooled[name])
             unit, size, limits = "of the data's deviation", deviation, CENTRE
+            mend, lead = "", LEADS.index("")
             if name.startswith("share"):
                 unit, size = "of its deviation", max((observed * (1 - observed)) ** 0.5, 0.1)
+                if self.kind == "real":
+                    value = name.removeprefix("share of ")
+                    mend, lead = _cut_off(self.name, value, observed), LEADS.index("heap")
             elif name == "sd of rows' means":
                 unit, limits = "of itself", TOGETHER
                 size = max(observed, drawn.mean().item(), 1e-12)
@@ -202,7 +210,15 @@ class SiteStatistics:
                 limits = EXTREMES
             found.append(
                 Statistic(
-                    f"{name} of {self.name}", unit, limits, observed, drawn, size, site=self.name
+                    f"{name} of {self.name}",
+                    unit,
+                    limits,
+                    observed,
+                    drawn,
+                    size,
+                    mend=mend,
+                    site=self.name,
+                    lead=lead,
                 )
             )
         for i, name in enumerate(("mean", "sd") if self.elements else ()):
@@ -475,6 +491,14 @@ def judged(
         next((said for one in off if (said := remedy(one))), otherwise) if off else "",
         "Gelman et al. 1996",
         {**each, **within, **details},
+    )
+
+
+def _cut_off(site: str, value: str, share: float) -> str:
+    """What it means that many rows have one outermost value."""
+    return (
+        f"A share of {share:.0%} of {site} is {value} exactly, the outermost value: if it means "
+        "missing, say so by NaN; if values are cut off there, let the story cut its own."
     )
 
 

@@ -12,6 +12,7 @@ Kind = Literal["binary", "categories", "counts", "real"]
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 FEW_VALUES = 20  # whole numbers of so many values at most are described by the share of each
 FEW_ELEMENTS = 20  # so many are columns, each with a unit of its own; more are pixels, of one unit
+HEAP = 5  # rows of one outermost value, from which on it is a heap
 SORTED = 20_000  # numbers of a replicate that are sorted for its quantiles
 # What hardly ever varies, as the median of counts, would else hide all other statistics by the rare
 # replicate in which it does.
@@ -104,7 +105,7 @@ def pooled_statistics(x: Tensor, kind: Kind, values: Tensor | None = None) -> di
     Args:
         x: Replicates, ``(S, N, E)``, NaN where missing, in all replicates alike.
         kind: What its numbers are.
-        values: Of categories, those whose shares are wanted.
+        values: Of categories, those whose shares are wanted; of real numbers any.
     """
     flat = x.flatten(1)
     flat = flat[:, ~flat[0].isnan()]
@@ -122,11 +123,29 @@ def pooled_statistics(x: Tensor, kind: Kind, values: Tensor | None = None) -> di
             found[f"{q:.0%} quantile"] = ordered[:, round(q * last)]
     if kind == "counts":
         found["share of 0"] = (flat == 0).double().mean(1)
-    if kind == "categories":
+    if kind == "categories" or (kind == "real" and values is not None):
         shown = flat.unique() if values is None else values
         for value in shown.tolist():
             found[f"share of {value:g}"] = (flat == value).double().mean(1)
     return found
+
+
+def heaped(x: Tensor) -> Tensor:
+    """The least and the largest number if so many rows have it that it is none of a density.
+
+    These are five numbers and more, and three times as many as have the next value. Numbers that
+    are cut off stand there, and those that mean something else, such as -999.
+
+    Args:
+        x: Data of any shape, NaN where missing.
+
+    Returns:
+        None, one or both.
+    """
+    values, counts = x[~x.isnan()].unique(return_counts=True)
+    ends = ((0, 1), (-1, -2)) if len(values) > FEW_VALUES else ()
+    found = [end for end, next_ in ends if counts[end] >= max(HEAP, 3 * int(counts[next_]))]
+    return values[found]
 
 
 def _some(count: int) -> Tensor:

@@ -395,7 +395,12 @@ def fit_and_tell(
         output.note(f"the guide is Pyro's {type(story.guide).__name__}")
     indifferent = isinstance(story, Story) and story.takes_units
     if data is not None and not indifferent and (ratio := _scale_ratio(data)) > 100:
-        output.note(f"the columns differ in scale by a factor of {ratio:.0f}: see --standardise")
+        how = (
+            "see --standardise"
+            if isinstance(story, Story)
+            else "bring what is measured near to the priors, though not numbers of groups"
+        )
+        output.note(f"the columns differ in scale by a factor of {ratio:.0f}: {how}")
     before = _stamp(out)
     try:
         run = pg.fit(

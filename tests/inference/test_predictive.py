@@ -26,6 +26,7 @@ from ppl_gen.inference.estimators.pit import kolmogorov_test, leave_one_out, tra
 from ppl_gen.inference.estimators.replicates import (
     correlations,
     element_units,
+    heaped,
     kind_of,
     pooled_statistics,
     replicate_test,
@@ -587,6 +588,26 @@ def test_a_story_that_lacks_no_effect_passes_as_often_as_it_should() -> None:
     found = [replicated(LEVEL[SCHOOL] + 0.5 * HOURS + drawn(400, seed=s)) for s in range(40, 60)]
 
     assert sum(finding.status == "pass" for finding in found) >= 18
+
+
+def test_values_that_are_cut_off_or_mean_something_else_are_told_first() -> None:
+    true = LEVEL[SCHOOL] + 0.5 * HOURS + NOISE
+    cut = replicated(true.clamp(max=1.25))
+    coded = replicated(torch.where(torch.arange(400) % 20 == 3, -9.0, true))
+    rounded = replicated((10 * true).round() / 10)
+
+    assert "share of 1.25 of score (0, of the data 0." in cut.meaning
+    assert cut.remedy.endswith("if values are cut off there, let the story cut its own.")
+    assert "A share of 5% of score is -9 exactly" in coded.remedy
+    assert rounded.status == "pass", rounded
+
+
+def test_a_heap_is_an_outermost_value_of_many_rows() -> None:
+    x = drawn(100)
+    assert heaped(x).tolist() == []
+    assert heaped(x.clamp(-1, 0.5)).tolist() == [-1.0, 0.5]
+    assert heaped(x.round()).tolist() == []
+    assert heaped(torch.cat([x, torch.full((5,), math.nan)])).tolist() == []
 
 
 def test_a_single_row_far_out_is_no_scatter_of_its_neighbours() -> None:
