@@ -30,6 +30,7 @@ ROWS_A_STEP = 128
 
 LOOKS: dict[str, Callable[[Patient], list[Finding]]] = {
     "finite": looks.finite,
+    "stand-ins": looks.stand_ins,
     "rows apart": looks.apart,
     "weights": looks.weights,
     "gradients": looks.gradients,

@@ -67,6 +67,7 @@ def check(
     statistics: Mapping[str, Callable[[Tensor], Any]] | None = None,
     draws: int = 1000,
     budget: float = 120.0,
+    row_numbers: Tensor | None = None,
     memory: int = MEMORY,
     seed: int = 0,
     progress: bool = True,
@@ -93,6 +94,8 @@ def check(
         draws: Draws of the guide a row.
         budget: Seconds that fits made by the way may take, at level full: those that go on from the
             run, and those of simulated data where all latents are global; each has so many.
+        row_numbers: Which row of its source each row of ``data`` is, where these were divided at
+            random; a data set brings them. What comes back or is alike in that order is found.
         memory: Bytes that a pass may take.
         seed: Of the draws.
         progress: Whether to show what each check is going to do, and how far it is.
@@ -120,6 +123,8 @@ def check(
     if isinstance(data, Dataset):
         train = data.train if train is None else train
         test = data.test if test is None else test
+        if data.rows is not None:
+            row_numbers = data.rows[2 if run.structure.takes_new_rows else 0]
         data = data.test if run.structure.takes_new_rows else data.train
     subject = Subject(
         run,
@@ -132,6 +137,7 @@ def check(
         test=test,
         budget=budget,
         statistics=statistics or {},
+        places=row_numbers,
     )
     asked = [c for c in CHECKS if level == "full" or c.level == "quick"]
     findings: list[Finding] = []

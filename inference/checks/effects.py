@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ppl_gen.inference.checks.statistic import LEADS, Limits, Statistic
 from ppl_gen.inference.estimators.contrasts import (
+    FIFTHS,
     LEVELS,
     NORMAL,
     Contrast,
@@ -83,7 +84,7 @@ class Effects:
         data: Tensor,
         columns: Mapping[str, Tensor],
         follows: bool,
-        ordered: bool = False,
+        order: Tensor | None = None,
         names: Sequence[str] = (),
     ) -> Effects:
         """Of rows ``(N, E)`` of a site, by the columns that the story is given.
@@ -93,7 +94,7 @@ class Effects:
             data: The rows.
             columns: What the story is given of them, by name.
             follows: See the attribute.
-            ordered: Whether rows that follow each other are to be compared.
+            order: Where each row stands in its source, ``(N,)``, if that is to be looked at.
             names: What its numbers are called.
         """
         rows = _condensed(data)
@@ -103,9 +104,10 @@ class Effects:
         looks: list[Look] = [_Differs(contrast, scatters) for contrast in contrasts_of(columns)]
         if not follows:
             orders = {f"along {name}": values for name, values in columns.items()}
-            sorted_by = [n for n, v in orders.items() if len(v) and bool((v.diff() >= 0).all())]
-            if ordered and not sorted_by:
-                orders[IN_FILE] = torch.arange(len(rows))
+            if order is not None:
+                first = order.argsort()
+                if not any(bool((v[first].diff() >= 0).all()) for v in columns.values()):
+                    orders[IN_FILE] = order
             for name, values in orders.items():
                 looks += _along(name, values)
         if not follows and not whole and rows is data and len(known) >= LEAST_ROWS:
@@ -199,12 +201,13 @@ class _ComesBack:
     def compared(self, site: str, own: Tensor, drawn: Tensor) -> list[Statistic]:
         value, chance = (_odds(power.amax(1)).sqrt() for power in (own, drawn))
         wave = int(own[0].argmax())
-        period = self.waves.period(wave)
+        period, times = self.waves.period(wave)
         length = f"{period:.0f}" if period.is_integer() else f"{period:.3g}"
         in_file = self.along == IN_FILE
         of = "the rows" if in_file else self.along.removeprefix("along ")
         swing = 2 * 2**0.5 * value.item()
-        mend = f"Let {site} come back every {length} of {of}: by a sine and a cosine"
+        part = "" if times == 1 else f" of {length} / {times}"
+        mend = f"Let {site} come back every {length} of {of}: by a sine and a cosine{part}"
         if self.waves.whole and not in_file and period.is_integer():
             mend += f", or with a level for each {of} modulo {length}"
         return [
@@ -320,12 +323,16 @@ def _odds(share: Tensor) -> Tensor:
 
 
 def _farthest(away: Tensor, contrast: Contrast, name: str) -> str:
-    """Where the data lie farthest from what the story makes."""
+    """Where the data lie farthest from what the story makes; of a curve, how it goes."""
+    if contrast.kind == "stretches" and name == "mean" and len(away) == FIFTHS:
+        sizes = away[:, away.abs().amax(0).argmax()] / contrast.shares.sqrt()
+        told = ", ".join(f"{size:+.2g}" for size in sizes.tolist())
+        return f"from the least to the greatest fifth the data lie off by {told}"
     function, element = divmod(int(away.abs().argmax()), away.shape[1])
     size = away[function, element].item() / contrast.shares[function].item() ** 0.5
     words = {
         "scatter": ("more", "less"),
-        "slopes": ("steeper", "less steep"),
+        "slopes": ("more of a slope", "less of a slope"),
         "product": ("more", "less"),
     }.get(contrast.kind if name == "mean" else name, ("higher", "lower"))
     return f"{contrast.labels[function]}: the data {abs(size):.2g} {words[size < 0]}"
@@ -342,7 +349,7 @@ def _lacking(name: str, site: str, contrast: Contrast) -> str:
         return f"Let {one} and {others[0]} work on {site} together, as by their product."
     if contrast.kind == "groups":
         return f"Let each {one} have a level of {site} of its own."
-    return f"Let {site} follow {one} in another way, as on a curve, if it does at all."
+    return f"Let {site} follow {one} in another way, as on a curve that goes as told."
 
 
 def _other_law(name: str, site: str, more: bool) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ppl_gen.errors import StoryError
 from ppl_gen.inference.checks.subject import Subject
-from ppl_gen.inference.estimators.replicates import FEW_ELEMENTS
+from ppl_gen.inference.estimators.replicates import FEW_ELEMENTS, apart_from_all
 from ppl_gen.inference.passes import plan
 from ppl_gen.inference.sampler import Sampler
 from ppl_gen.inference.seeds import seeded
@@ -166,13 +166,14 @@ def conditions(subject: Subject, batch: Batch) -> dict[str, Tensor]:
 def covariates(subject: Subject, batch: Batch) -> dict[str, Tensor]:
     """The single numbers that the story is given of each row, ``(N,)`` each, by name.
 
-    Those of up to 20 in all; of an image that is given nothing is known by its pixels.
+    Those of up to 20 in all; of an image that is given nothing is known by its pixels. Numbers that
+    stand apart from all others, as -999 does for what is missing, are NaN.
     """
     found = {}
     for name, column in conditions(subject, batch).items():
         names = entries(subject, name, column.shape[1])
         found.update(zip(names, column.T, strict=True))
-    return found if len(found) <= FEW_ELEMENTS else {}
+    return _without_stand_ins(found) if len(found) <= FEW_ELEMENTS else {}
 
 
 def entries(subject: Subject, name: str, count: int) -> list[str]:
@@ -186,6 +187,13 @@ def entries(subject: Subject, name: str, count: int) -> list[str]:
     if told is not None and len(told) == count:
         return list(told)
     return [f"element {e} of {name}" for e in range(count)]
+
+
+def _without_stand_ins(columns: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name: torch.where(torch.isin(values, apart_from_all(values)), torch.nan, values)
+        for name, values in columns.items()
+    }
 
 
 def _same(site: Tensor, column: Tensor) -> bool:

@@ -125,8 +125,9 @@ def _predictive(subject: Subject, name: str, from_prior: bool) -> Finding:
     given = covariates(subject, batch)
     follows = structure.has_codes and not from_prior
     ordered = not structure.has_codes and len(chosen) == subject.rows
+    order = subject.places if ordered else None
     effects = [
-        Effects.of(site.name, site.data, given, follows, ordered, site.entries)
+        Effects.of(site.name, site.data, given, follows, order, site.entries)
         for site in sites
         if local[site.name]
     ]

@@ -47,6 +47,8 @@ class Subject:
         test: Rows that the fit has not seen, if ``data`` are its own.
         budget: Seconds that refits may take.
         statistics: The user's own, by name: of observations ``(N, *event)`` a number.
+        places: Where each row stands in the source of the data, ``(N,)``; as they are given unless
+            they were divided at random.
         tell: Is told what share of the present check is done, from 0 to 1.
     """
 
@@ -61,6 +63,7 @@ class Subject:
     budget: float = 60.0
     statistics: Mapping[str, Callable[[Tensor], Any]] = field(default_factory=dict)
     tell: Callable[[float], None] = field(default=lambda share: None)
+    places: Tensor | None = None
 
     _found: dict[Any, Any] = field(default_factory=dict, repr=False)
 
@@ -72,7 +75,10 @@ class Subject:
             if part.on_disk:
                 self.fingerprint = part.fingerprint
                 self.numbers = part.spread(LOOKED_AT)
+                self.places = None if self.places is None else self.places[self.numbers]
                 self.data = part.sample()
+            if self.places is None:
+                self.places = self.numbers
         if self.train is not None and as_part(self.train).on_disk:
             self.train = as_part(self.train).sample()
         self.batch: Batch = () if self.data is None else self.run.batch(self.data)
@@ -101,7 +107,7 @@ class Subject:
             return self
         if self.test is None or not len(as_part(self.test)):
             return None
-        return replace(self, data=self.test, test=None, _found={})
+        return replace(self, data=self.test, test=None, places=None, _found={})
 
     @cached_property
     def seconds_each(self) -> float:
@@ -151,6 +157,7 @@ class Subject:
         known = self.fingerprint
         sound = replace(self, data=as_part(self.data)[kept.nonzero().flatten()], _found={})
         sound.numbers, sound.fingerprint = self.numbers[kept], known
+        sound.places = None if self.places is None else self.places[kept]
         return sound
 
     def once(self, make: Callable[[Subject], T]) -> T:

@@ -148,6 +148,21 @@ def heaped(x: Tensor) -> Tensor:
     return values[found]
 
 
+def apart_from_all(x: Tensor) -> Tensor:
+    """Those of :func:`heaped` that are farther from all other numbers than these are apart.
+
+    Args:
+        x: Data of any shape, NaN where missing.
+    """
+    values = x[x.isfinite()].unique()
+    found = []
+    for end in heaped(x[x.isfinite()]):
+        rest = values[values != end]
+        if len(rest) >= FEW_VALUES and (rest - end).abs().min() > rest.max() - rest.min():
+            found.append(end)
+    return torch.stack(found) if found else x.new_zeros(0)
+
+
 def _some(count: int) -> Tensor:
     """Numbers of up to ``SORTED`` of so many, always the same."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:SORTED]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 LEAST_ROWS = 50
 LEAST_LEVELS = 20  # of so few values a number parts groups, see contrasts
-LEAST_TURNS = 2  # what comes back less often is a curve
+LEAST_TURNS = 3  # what comes back less often is a curve
 MOST_FREQUENCIES = 1000
 MOST_NUMBERS = 5_000_000  # that the waves may take
 HARMONICS = 4  # by so many times a wave's length whole periods are looked for
@@ -44,10 +44,11 @@ class Waves:
         sizes = torch.einsum("nw,sne->swe", waves, x).square().unflatten(1, (2, -1)).sum(1)
         return (sizes / x.square().sum(1)[:, None].clamp_min(1e-24)).mean(2)
 
-    def period(self, wave: int) -> float:
-        """The length of a wave; a whole multiple of it if only that is one that can be meant.
+    def period(self, wave: int) -> tuple[float, int]:
+        """What a wave is a part of: how long that is, and how often the wave turns within it.
 
-        What comes back every seven days but is no sine is also followed by waves of 7/2 days.
+        What comes back every seven days but is no sine is also followed by waves of 7/2 days. Of a
+        whole number the period is a whole multiple of the wave's length, if one is near.
         """
         length = self.periods[wave].item()
         if self.whole:
@@ -56,12 +57,12 @@ class Waves:
                 # By how much lengths of neighbouring waves differ.
                 apart = times * length / (2 * LEAST_TURNS + wave)
                 if near > 1 and abs(times * length - near) <= apart:
-                    return float(near)
-        return length
+                    return float(near), times
+        return length, 1
 
 
 def waves_along(values: Tensor) -> Waves | None:
-    """Waves that turn at least twice along a number, and at most half as often as it has values.
+    """Waves that turn three times along a number and more, at most half as often as it has values.
 
     Args:
         values: Of each row, ``(N,)``, NaN where it is missing.

@@ -57,6 +57,7 @@ def check(
         "budget": budget,
         "train": fitted.train(run, data),
         "test": None if data is None else data.test,
+        "row_numbers": source_rows(data, rows),
     }
     before = run.verdict
     try:

@@ -17,6 +17,7 @@ from ppl_gen.inference.checks.scales import learns_scale
 from ppl_gen.inference.checks.subject import Subject
 from ppl_gen.inference.estimators.contrasts import centred, contrasts_of, effects
 from ppl_gen.inference.estimators.replicates import (
+    apart_from_all,
     correlations,
     heaped,
     shape,
@@ -133,6 +134,29 @@ def test_values_that_are_cut_off_or_mean_something_else_are_told_first() -> None
     assert rounded.status == "pass", rounded
 
 
+def test_a_number_that_stands_for_another_thing_is_apart_from_all() -> None:
+    x = 30 + 60 * torch.rand(100, generator=torch.Generator().manual_seed(0))
+    coded = torch.where(torch.arange(100) % 10 == 3, -999.0, x)
+
+    assert apart_from_all(coded).tolist() == [-999.0]
+    assert apart_from_all(x.clamp(max=70)).tolist() == [], "cut off, and next to others"
+    assert apart_from_all(torch.where(coded < 0, 0.0, x)).tolist() == [], "no farther than others"
+    assert apart_from_all(torch.where(coded < 0, math.nan, x)).tolist() == []
+
+
+def test_a_column_with_a_stand_in_is_looked_at_without_it() -> None:
+    """The story follows hours as a line; -99 in some rows is none of their curve or rhythm."""
+    given = torch.where(torch.arange(400) % 20 == 3, -99.0, HOURS)
+    data = given, SCHOOL, LEVEL[SCHOOL] + 0.5 * given + NOISE
+    run = as_it_is((schools, no_guide), data)
+
+    verdict = pg.check(run, data, progress=False)
+
+    assert verdict["doctor"].status == "warn"
+    assert "20 rows have -99 in hours, and all others from -" in verdict["doctor"].meaning
+    assert "rhythm of score along hours" not in verdict["posterior predictive"].meaning
+
+
 def test_a_heap_is_an_outermost_value_of_many_rows() -> None:
     x = drawn(100)
     assert heaped(x).tolist() == []
@@ -172,6 +196,36 @@ def no_rows(day: Tensor, count: Tensor) -> None:
 
 
 DAYS = torch.arange(364)
+
+
+def test_a_rhythm_in_the_order_of_the_rows_is_found_though_they_were_divided() -> None:
+    """Seven of ten rows, at random, and no column that tells the day."""
+    level = LEVEL[SCHOOL] + 0.5 * HOURS + 0.8 * NOISE
+    score = level + 1.2 * (2 * math.pi * torch.arange(400) / 7).sin()
+    kept = torch.randperm(400, generator=torch.Generator().manual_seed(5))[:280]
+    data = HOURS[kept], SCHOOL[kept], score[kept]
+    run = as_it_is((schools, no_guide), data)
+
+    told = pg.check(run, data, row_numbers=kept, progress=False)["posterior predictive"]
+    untold = posterior_predictive(Subject(run, data, draws=100))
+
+    assert "rhythm of score in the order of the data (every 7 of the rows" in told.meaning
+    assert "every 7 of" not in untold.meaning
+
+
+def test_a_rhythm_that_is_known_in_part_is_told_by_what_is_missing() -> None:
+    """A weekend less its sine of seven days."""
+    day = torch.arange(364)
+    weekend = torch.where(day % 7 < 2, 8.0, 3.0)
+    phase = 2 * math.pi * day / 7
+    sine = torch.stack([phase.cos(), phase.sin(), torch.ones(364)], 1)
+    followed = sine @ torch.linalg.lstsq(sine, weekend[:, None]).solution[:, 0]
+    waves = waves_along(day)
+    assert waves is not None
+
+    power = waves.power((weekend - followed).double()[None, :, None])
+
+    assert waves.period(int(power[0].argmax())) == (7.0, 2)
 
 
 def test_what_comes_back_every_week_is_found_though_a_wide_law_hides_it() -> None:
@@ -268,10 +322,10 @@ def test_of_whole_numbers_the_period_is_one_where_it_can_be(period: float, told:
     power = waves.power((sine - sine.mean())[None, :, None])
 
     assert power.max().item() > 0.8
-    assert waves.period(int(power[0].argmax())) == told
+    assert waves.period(int(power[0].argmax())) == (told, round(told / period))
     halves = waves_along(days / 2)
     assert halves is not None
-    assert halves.period(int(power[0].argmax())) == pytest.approx(period / 2, rel=0.02)
+    assert halves.period(int(power[0].argmax()))[0] == pytest.approx(period / 2, rel=0.02)
 
 
 def test_the_scatter_of_all_rows_is_none_of_an_effect() -> None:
