@@ -11,6 +11,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from ppl_gen.inference.checks.observations import observed_rows
 from ppl_gen.inference.checks.subject import Check, Cost, Subject
 from ppl_gen.inference.estimators.sensitivity import power_scaling
 from ppl_gen.inference.passes import plan
@@ -20,10 +21,12 @@ from ppl_gen.inference.tracing import Batch, trace_nodes
 from ppl_gen.inference.verdict import Finding
 
 NAME = "prior sensitivity"
-SENSITIVE = 0.05
+SENSITIVE, FAR = 0.05, 3.0
 DRAWS, LEAST_DRAWS = 1000, 100
 ROWS = 2000
 ELEMENTS = 100  # numbers of latents that are looked at
+EXPECTED_ROWS, EXPECTED_DRAWS = 64, 200  # of which data are drawn from the priors
+QUANTILE = 1_000_000  # numbers of which quantiles are taken
 ATTEMPTS = 2  # runs of the model at which a prior that hangs on no other latent is the same
 
 
@@ -37,6 +40,8 @@ class Shared:
         prior: Mean and deviation of the prior of each, ``(D, 2)``, NaN where it has none.
         log_prior: Of priors that hang on no other latent, in nats, ``(S,)``.
         log_likelihood: Of all rows, in nats, ``(S,)``.
+        elsewhere: Where the data lie and where the priors let one expect them, in words, if most of
+            them are beyond 99 % of what is drawn from the priors; empty if not.
     """
 
     values: Tensor
@@ -44,6 +49,7 @@ class Shared:
     prior: Tensor
     log_prior: Tensor
     log_likelihood: Tensor
+    elsewhere: str = ""
 
 
 def prior_sensitivity(subject: Subject) -> list[Finding]:
@@ -51,8 +57,10 @@ def prior_sensitivity(subject: Subject) -> list[Finding]:
 
     The figure is the largest sensitivity of a latent's posterior to the power of the priors, of
     those that the data move as well: what both pull at, they pull apart. It passes up to 0.05, the
-    limit of the source. Beyond it warns: a prior that was meant may speak against few data, but one
-    that was written for numbers near 0 does so where they are not. Where the prior moves a latent
+    limit of the source; where data move a latent by way of others alone, a mean beyond three prior
+    deviations tells as well (ours). Beyond it warns, as a prior that was meant may speak against
+    few data. It fails if most of the data lie beyond 99 % of what the priors make, as they do
+    beyond priors that were written for numbers near 0 (our limit). Where the prior moves a latent
     and the data do not, these have little to say of it, which is no fault.
 
     Reference:
@@ -96,9 +104,10 @@ def pulled(found: Shared, by_prior: Tensor, by_data: Tensor) -> Finding:
         by_prior: To the power of the priors.
         by_data: To that of the likelihood.
     """
-    both = torch.where(by_data >= SENSITIVE, by_prior, 0.0)
-    worst = int(both.argmax())
-    figure = both[worst].item()
+    means = found.values.mean(0)
+    away = ((means - found.prior[:, 0]).abs() / found.prior[:, 1]).nan_to_num(0.0, 0.0, 0.0)
+    both = torch.where((by_data >= SENSITIVE) | (away > FAR), by_prior, 0.0)
+    figure = both.max().item()
     weak = [n for n, p, d in zip(found.names, by_prior, by_data, strict=True)
             if p >= SENSITIVE > d]  # fmt: skip
     details = {
@@ -107,16 +116,12 @@ def pulled(found: Shared, by_prior: Tensor, by_data: Tensor) -> Finding:
     good = f"at most {SENSITIVE:g} per doubling"
     source = "Kallioinen et al. 2024"
     if figure <= SENSITIVE:
-        more = (
-            f" The data say little of {_listed(weak)}, whose posterior is much like the prior."
-            if weak
-            else ""
-        )
+        more = f" Of {_listed(weak)} the priors tell more than the data." if weak else ""
         meaning = f"Prior and data do not pull apart the latents that all data share.{more}"
         return Finding(NAME, figure, "", good, "pass", meaning, "", source, details)
-    name = found.names[worst]
+    worst = int(torch.where(both > SENSITIVE, away + 1e-9 * both, -1.0).argmax())
+    name, at = found.names[worst], means[worst].item()
     mean, scale = found.prior[worst].tolist()
-    at = found.values[:, worst].mean().item()
     where = (
         f": its posterior has its mean at {at:.3g}, {abs(at - mean) / scale:.2g} prior deviations "
         f"from that of the prior ({mean:.3g}, deviation {scale:.3g})"
@@ -128,9 +133,12 @@ def pulled(found: Shared, by_prior: Tensor, by_data: Tensor) -> Finding:
         figure,
         "",
         good,
-        "warn",
-        f"Prior and data pull {name} apart{where}. The posterior is a compromise.",
-        f"Widen the prior of {name.split('[')[0]}, or bring the data near to where it is, as by "
+        "fail" if found.elsewhere else "warn",
+        f"{found.elsewhere}Prior and data pull {name} apart{where}. The posterior is a compromise.",
+        "Bring the data near to where the priors are, as by subtracting their mean and dividing by "
+        "their deviation, or write priors for numbers of their size."
+        if found.elsewhere
+        else f"Widen the prior of {name.split('[')[0]}, or bring the data near to it, as by "
         "subtracting their mean and dividing by their deviation; leave it if the prior is meant.",
         source,
         details,
@@ -151,6 +159,9 @@ def _shared(subject: Subject, draws: int) -> Shared | None:
             priors = _standing_alone(sampler, shown)
         if not priors:
             return None
+        part = next(window.slices(batch, EXPECTED_ROWS))
+        with window.showing(batch, part) as shown:
+            expected = sampler.draw_prior(shown, EXPECTED_DRAWS)[1]
         total, done = torch.zeros(draws, dtype=torch.float64), 0
         latents: dict[str, Tensor] = {}
         for part in window.slices(batch, rows):
@@ -178,7 +189,24 @@ def _shared(subject: Subject, draws: int) -> Shared | None:
         torch.cat(laws)[some],
         log_prior,
         total * whole,
+        _elsewhere(observed_rows(subject, batch, counted=True), expected),
     )
+
+
+def _elsewhere(data: dict[str, Tensor], expected: dict[str, Tensor]) -> str:
+    """The sentence on the first site most of whose numbers the priors do not let one expect."""
+    for name, values in data.items():
+        made, seen = expected[name].double().flatten(), values[~values.isnan()].double().flatten()
+        if not len(seen) or not made.isfinite().all():
+            continue
+        low, high = made.quantile(torch.tensor([0.005, 0.995], dtype=torch.float64)).tolist()
+        if ((seen < low) | (seen > high)).double().mean() > 0.5:
+            ends = seen[:QUANTILE].quantile(torch.tensor([0.05, 0.95], dtype=torch.float64))
+            return (
+                f"The priors let one expect {name} from {low:.3g} to {high:.3g}, and the data lie "
+                f"from {ends[0]:.3g} to {ends[1]:.3g}. "
+            )
+    return ""
 
 
 def _standing_alone(sampler: Sampler, shown: Batch) -> dict[str, dict[str, Any]]:

@@ -94,11 +94,22 @@ def found(base: float, prior: float) -> Finding:
 def test_an_outcome_far_from_where_the_priors_are_is_told_and_which_latent() -> None:
     finding = found(40.0, 1.0)
 
-    assert finding.status == "warn"
-    assert finding.meaning.startswith("Prior and data pull base apart: its posterior has its mean")
+    assert finding.status == "fail"
+    assert finding.meaning.startswith("The priors let one expect y from -")
+    assert ", and the data lie from 3" in finding.meaning
+    assert "Prior and data pull base apart: its posterior has its mean" in finding.meaning
     assert "prior deviations from that of the prior (0, deviation 1)" in finding.meaning
-    assert finding.remedy.startswith("Widen the prior of base, or bring the data near")
+    assert finding.remedy.startswith("Bring the data near to where the priors are")
     assert set(finding.details) == {"base", "slope[0]", "slope[1]"}, "levels hang on base"
+
+
+def test_a_prior_that_data_speak_against_warns_where_it_lets_one_expect_them() -> None:
+    """Three prior deviations away, though not from what noise and levels make of the prior."""
+    finding = found(4.6, 0.3)
+
+    assert finding.status == "warn", finding
+    assert "Prior and data pull base apart" in finding.meaning
+    assert finding.remedy.startswith("Widen the prior of base, or bring the data near")
 
 
 @pytest.mark.parametrize(("base", "prior"), [(0.5, 1.0), (40.0, 100.0)])
