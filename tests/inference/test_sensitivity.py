@@ -2,6 +2,7 @@
 
 import functools
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from scipy import stats
 from torch import Tensor
 
 import ppl_gen as pg
-from ppl_gen.inference.checks.priors import prior_sensitivity
+from ppl_gen.inference.checks.priors import Shared, prior_sensitivity, pulled
 from ppl_gen.inference.checks.subject import Subject
 from ppl_gen.inference.estimators.sensitivity import power_scaling
 from ppl_gen.inference.verdict import Finding
@@ -103,13 +104,23 @@ def test_an_outcome_far_from_where_the_priors_are_is_told_and_which_latent() -> 
     assert set(finding.details) == {"base", "slope[0]", "slope[1]"}, "levels hang on base"
 
 
-def test_a_prior_that_data_speak_against_warns_where_it_lets_one_expect_them() -> None:
-    """Three prior deviations away, though not from what noise and levels make of the prior."""
-    finding = found(4.6, 0.3)
+def test_prior_and_data_that_pull_apart_warn_where_the_data_can_be_expected() -> None:
+    """The farthest from its prior is named; what the data do not move tells nothing against it."""
+    nothing = torch.zeros(50)
+    values = torch.tensor([2.0, 4.0, 0.5]).double() + 0.01 * torch.randn(50, 3).double()
+    prior = torch.tensor([[0.0, 1.0], [0.0, 1.0], [0.0, 1.0]]).double()
+    shared = Shared(values, ("a", "b[0]", "c"), prior, nothing, nothing)
 
-    assert finding.status == "warn", finding
-    assert "Prior and data pull base apart" in finding.meaning
-    assert finding.remedy.startswith("Widen the prior of base, or bring the data near")
+    def told(*by_data: float) -> Finding:
+        return pulled(shared, torch.tensor([0.3, 0.1, 0.2]), torch.tensor(by_data))
+
+    assert told(1.0, 1.0, 0.0).status == "warn"
+    assert told(1.0, 1.0, 0.0).meaning.startswith("Prior and data pull b[0] apart")
+    assert told(1.0, 1.0, 0.0).remedy.startswith("Widen the prior of b, or bring the data near")
+    assert told(0.0, 0.0, 0.0).figure == pytest.approx(0.1), "b is far off, by way of others"
+    weak = pulled(replace(shared, values=0 * values), torch.full((3,), 0.3), torch.zeros(3))
+    assert weak.status == "pass"
+    assert weak.meaning.endswith("Of a, b[0], c the priors tell more than the data.")
 
 
 @pytest.mark.parametrize(("base", "prior"), [(0.5, 1.0), (40.0, 100.0)])
