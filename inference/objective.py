@@ -15,7 +15,7 @@ from ppl_gen.errors import StoryError
 from ppl_gen.inference.pair import Pair
 from ppl_gen.inference.processes import Processes
 from ppl_gen.inference.structure import Structure
-from ppl_gen.inference.tracing import Batch, Nodes, Weights, blame, is_one
+from ppl_gen.inference.tracing import Batch, Nodes, Weights, blame, guide_of, is_one
 
 
 class _Recording:
@@ -73,7 +73,7 @@ def _has_analytic_kl(
         return False
     known = False
     with torch.no_grad():
-        with blame("guide"):
+        with blame(guide_of(pair)):
             guide = poutine.trace(pair.guide).get_trace(*batch, **kwargs)
         with blame("model"):
             replayed = poutine.replay(pair.model, trace=guide)

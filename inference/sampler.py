@@ -34,6 +34,7 @@ from ppl_gen.inference.tracing import (
     Fix,
     Nodes,
     blame,
+    guide_of,
     sample_sites,
     trace_nodes,
 )
@@ -303,7 +304,7 @@ class Sampler:
         if fixed:
             guide = Fix(fixed, self.at_once or False)(guide)
         guide = poutine.infer_config(guide, _not_enumerated)
-        with blame("guide"):
+        with blame(guide_of(self.pair)):
             return poutine.trace(self._plated(guide, draws)).get_trace(*batch, **self.kwargs)
 
     def _draw(

@@ -20,7 +20,15 @@ from ppl_gen.errors import StoryError
 from ppl_gen.inference.mismatch import base_of, check_values, compare_sites, plates_of
 from ppl_gen.inference.pair import Pair
 from ppl_gen.inference.settings import OF_CODES, OF_SHARED, Way
-from ppl_gen.inference.tracing import Batch, Nodes, PlateSizes, blame, sample_sites, trace_nodes
+from ppl_gen.inference.tracing import (
+    Batch,
+    Nodes,
+    PlateSizes,
+    blame,
+    guide_of,
+    sample_sites,
+    trace_nodes,
+)
 from ppl_gen.laws import Drawn
 
 
@@ -265,7 +273,7 @@ def _check_sites(pair: Pair, batch: Batch, kwargs: Mapping[str, Any]) -> None:
     with pair.scratch():
         guide = poutine.Trace()
         if not handlers:
-            with blame("guide"):
+            with blame(guide_of(pair)):
                 guide = poutine.trace(pair.guide).get_trace(*batch, **kwargs)
         with blame("model"):
             model = poutine.trace(pair.model).get_trace(*batch, **kwargs)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from pyro import poutine
 from pyro.distributions import Delta
+from pyro.infer.autoguide import AutoGuide
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
@@ -120,6 +121,12 @@ class ProgramRaised(StoryError):
     """A program raised what is none of our errors; it may be the data's fault."""
 
 
+def guide_of(pair: Pair) -> str:
+    """What to blame for what the guide raises: the model, if the guide is made of it."""
+    own = isinstance(pair.guide, AutoGuide) or isinstance(poutine.unwrap(pair.guide), Messenger)
+    return "model" if own else "guide"
+
+
 @contextmanager
 def blame(program: str) -> Iterator[None]:
     """Turn what a user's program raises into one sentence that names the line in it."""
@@ -186,7 +193,7 @@ def trace_nodes(pair: Pair, batch: Batch, kwargs: Mapping[str, Any]) -> tuple[No
     """
     with torch.no_grad():
         unwrapped = poutine.unwrap(pair.guide)
-        with blame("guide"):
+        with blame(guide_of(pair)):
             if isinstance(unwrapped, Messenger):  # a guide written as handlers around the model
                 pair.guide(*batch, **kwargs)
                 model, guide = unwrapped.get_traces()  # type: ignore[attr-defined]

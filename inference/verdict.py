@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 Status = Literal["pass", "warn", "fail", "skipped", "not applicable"]
 WIDTH = 110
-# Said of a figure beyond its limit that passes all the same.
-BY_CHANCE = " So few data make as much by chance, and could not tell a fault of that size."
+_BY_CHANCE = " So few data make as much by chance, and could not tell a fault of that size."
 _MARKS = {"fail": " !!", "warn": "  !"}
 _COLOURS = {
     "pass": "green",
@@ -65,8 +64,9 @@ class Finding:
 
     @property
     def in_short(self) -> str:
-        """The first sentence of its meaning."""
-        return re.split(r"(?<=[.!?])\s+(?=[A-Z])", self.meaning)[0]
+        """The first sentence of its meaning, and that a figure passes by chance if it does."""
+        first = re.split(r"(?<=[.!?])\s+(?=[A-Z])", self.meaning)[0]
+        return first + (_BY_CHANCE if self.meaning.endswith(_BY_CHANCE) else "")
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,10 @@ class Verdict:
         yield Text.assemble((f"verdict: {self.status}", f"bold {colour}"), f"  ({self.counts})")
         draws = f", {self.draws:,} draws each" if self.draws > 1 else ""
         data = f"{self.data:,} data" if self.data else "the data of the fit"
-        yield Text(f"on {data}{draws}, level {self.level}\n", "dim")
+        yield Text(f"on {data}{draws}, level {self.level}", "dim")
+        if self.status == "warn" and not self.of("warn"):
+            yield Text("nothing warns: what was skipped keeps the whole from passing", "dim")
+        yield Text("")
         names = max((len(f.check) for group in self.answers.values() for f in group), default=0)
         for question, findings in self.answers.items():
             if question:
@@ -218,6 +221,11 @@ class Verdict:
 def grade(figure: float, good: float, bad: float) -> Status:
     """``pass`` up to ``good``, ``warn`` up to ``bad``, ``fail`` beyond."""
     return "pass" if figure <= good else "warn" if figure <= bad else "fail"
+
+
+def by_chance(figure: float, good: float) -> str:
+    """The sentence on a figure that passes though it is beyond its limit; else nothing."""
+    return _BY_CHANCE if figure > good else ""
 
 
 def asked(question: str) -> str:

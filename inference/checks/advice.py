@@ -120,7 +120,11 @@ def spread(site: str, law: str, more: bool, codes: bool, learned: bool | None = 
             wider = f"such as {WIDER[law]}"
             return f"Take a law for {site} that varies more than {law}, {wider}, or {known}."
         return f"How much a {law} law varies follows from its mean: {known}."
-    known = "see why its latents do not follow the data" if codes else "fit for longer"
+    known = (
+        "see why its latents do not follow the data"
+        if codes
+        else "fit for longer, or widen its prior"
+    )
     if learned:
         return f"The scale of {site} is learned, and is not yet that of the data: {known}."
     if learned is None:

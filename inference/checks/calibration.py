@@ -27,7 +27,7 @@ from ppl_gen.inference.estimators.ranks import (
     uniformity,
     width,
 )
-from ppl_gen.inference.verdict import Finding, Status, grade
+from ppl_gen.inference.verdict import Finding, Status, by_chance, grade
 
 SIMULATIONS = {"quick": 1000, "full": 10_000}
 DRAWN = 12  # of the scalars, the worst ones, whose ECDF is kept for a figure
@@ -161,6 +161,7 @@ def uniform(found: Ranked, advice: Advice, by_fits: bool = False) -> Finding:
                 f" Ranks of the log-likelihood, which add up what is wrong in all dimensions, are "
                 f"off by {added:.2g}, of which up to {LIKELIHOOD_WITHIN[0]:g} passes."
             )
+    passes += by_chance(tested.distance[worst].item(), limits[worst][0])
     meaning, remedy = (
         (passes, "") if statuses[worst] == "pass" else _direction(found, worst, advice)
     )
@@ -195,7 +196,7 @@ def covered(found: Ranked, advice: Advice) -> Finding:
         f"at {LEVELS[worst]:.0%}, {named}",
         f"at most {COVERAGE_WITHIN[0]:g}, or by chance",
         status,
-        "Intervals hold about as many truths as they say."
+        f"Intervals hold about as many truths as they say.{by_chance(figure, COVERAGE_WITHIN[0])}"
         if status == "pass"
         else f"Intervals of {LEVELS[worst]:.0%} of {named} hold {shares[worst, scalar]:.0%} of the "
         "truths.",

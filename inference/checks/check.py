@@ -34,6 +34,8 @@ from ppl_gen.inference.verdict import Finding, Verdict
 if TYPE_CHECKING:
     from ppl_gen.inference.run import Run
 
+NEAR = 0.125  # nats
+
 logger = logging.getLogger("ppl_gen")
 
 CHECKS: tuple[Check, ...] = (
@@ -170,15 +172,23 @@ def reconciled(findings: list[Finding]) -> list[Finding]:
     """Findings that do not speak against each other.
 
     What the curves of the steps let one fear of the rest of the way is seen where the way was gone:
-    'settled' passes if 'longer fit' does.
+    'settled' passes if 'longer fit' does. What steps still moved of latents that all data share is
+    seen where the draws are weighed: 'R-hat' passes if these lie as near to the posterior as a mean
+    that is off by half a deviation does, :math:`0.5^2 / 2` nats, and k-hat lets one believe that.
     """
-    status = {finding.check: finding.status for finding in findings}
-    if status.get("longer fit") != "pass" or status.get("settled") not in ("warn", "fail"):
-        return findings
-    gone = " But going on does not raise it: see 'longer fit'."
+    found = {finding.check: finding for finding in findings}
+
+    def answers(check: str, most: float = math.inf) -> bool:
+        return check in found and found[check].status == "pass" and found[check].figure <= most
+
+    but = {}
+    if answers("longer fit"):
+        but["settled"] = " But going on does not raise it: see 'longer fit'."
+    if answers("gap", NEAR) and answers("k-hat"):
+        but["R-hat"] = " But the guide lies near the posterior where it ended: see 'gap'."
     return [
-        replace(f, status="pass", meaning=f.meaning + gone, remedy="")
-        if f.check == "settled"
+        replace(f, status="pass", meaning=f.meaning + but[f.check], remedy="")
+        if f.check in but and f.status in ("warn", "fail")
         else f
         for f in findings
     ]

@@ -114,12 +114,12 @@ def generated_data(subject: Subject) -> list[Finding]:
     return [told_apart(whole, gross, elements), _conditions(subject, rows)]
 
 
-def without_rows(subject: Subject) -> str:
+def without_rows(subject: Subject, least: int = LEAST_ROWS) -> str:
     """Why no rows can be made and held against the data; empty if they can."""
     if not subject.batch or not any(site.local for site in subject.run.structure.observed):
         return "The story makes no rows that could be held against the data."
-    if subject.rows < LEAST_ROWS:
-        return f"Needs at least {LEAST_ROWS} data, got {subject.rows}."
+    if subject.rows < least:
+        return f"Needs at least {least} data, got {subject.rows}."
     return ""
 
 

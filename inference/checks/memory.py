@@ -14,11 +14,12 @@ from ppl_gen.inference.checks.subject import Check, Cost, Subject
 from ppl_gen.inference.codes import LEAST_ROWS
 from ppl_gen.inference.estimators.copies import CopyTest, NoveltyTest, copy_test, novelty_test
 from ppl_gen.inference.estimators.replicates import FEW_ELEMENTS
-from ppl_gen.inference.verdict import Finding, grade
+from ppl_gen.inference.verdict import Finding, by_chance, grade
 
 MOST = 5000  # rows of the fit, and rows held out, that are looked at
 NEARER, COPIES, NOVEL = (0.60, 0.75), (0.05, 0.20), (0.03, 0.05)
 CHANCE = 0.05
+LEAST_HELD_OUT = 30  # with fewer chance hides even what copies every row
 
 
 def memory(subject: Subject) -> list[Finding]:
@@ -31,7 +32,7 @@ def memory(subject: Subject) -> list[Finding]:
     """
     names = ("memory", "training rows")
     held_out = subject.held_out or subject
-    if reason := without_rows(held_out) or _without_train(subject):
+    if reason := without_rows(held_out, LEAST_HELD_OUT) or _without_train(subject):
         return [subject.skipped(name, reason) for name in names]
     subject = held_out
     chosen, batch = subject.some(MOST)
@@ -82,6 +83,7 @@ def copied(test: CopyTest) -> Finding:
         f"at most {NEARER[0]:.2f}, or by chance",
         status,
         "What the story makes is no nearer to the rows of its fit than held-out rows are."
+        + by_chance(test.nearer, NEARER[0])
         if status == "pass"
         else "What the story makes is nearer to the rows of its fit than a held-out row in "
         f"{test.nearer:.0%} of cases (fair: 50%); about {test.copies:.0%} of it are near copies.",

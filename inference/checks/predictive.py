@@ -15,7 +15,7 @@ from ppl_gen.inference.checks.scales import learns_scale
 from ppl_gen.inference.checks.sites import OwnStatistics, SiteStatistics
 from ppl_gen.inference.checks.statistic import CHANCE, LEADS, Compared, compared
 from ppl_gen.inference.checks.subject import Check, Cost, Subject
-from ppl_gen.inference.verdict import BY_CHANCE, Finding, Status, grade
+from ppl_gen.inference.verdict import Finding, Status, by_chance
 
 REPLICATES = 100
 LEAST_REPLICATES = 20  # with fewer no p-value is below 0.05
@@ -117,7 +117,7 @@ def _predictive(subject: Subject, name: str, from_prior: bool) -> Finding:
     local = {site.name: site.local for site in structure.observed}
     tables = {n: _table(v[None], local[n])[0] for n, v in data.items() if not v.isnan().all()}
     sites = [
-        SiteStatistics(name, table, entries(subject, name, table.shape[1]))
+        SiteStatistics(name, table, entries(subject, name, table.shape[1]), structure.has_codes)
         for name, table in tables.items()
     ]
     if not sites:
@@ -205,9 +205,10 @@ def judged(
         f"at most {worst.limits[0]:g}, or by chance",
         worst.status,
         f"Data {made} have the statistics of the data; farthest is the {worst.name}."
-        + (BY_CHANCE if grade(worst.distance, *worst.limits) != "pass" else "")
+        + by_chance(worst.distance, worst.limits[0])
         if not off
-        else f"Data {made} are off in {'; '.join(told)}" + (f"; {more} more." if more > 0 else "."),
+        else f"Data {made} are off in {'; '.join(told)}"
+        + (f"; its details have {more} more." if more > 0 else "."),
         next((said for one in off if (said := remedy(one))), otherwise) if off else "",
         "Gelman et al. 1996",
         {**each, **within, **details},

@@ -47,6 +47,7 @@ class SiteStatistics:
         name: Of the site.
         data: Rows of numbers, ``(N, E)``, NaN where nothing counts.
         entries: What the E numbers are called.
+        has_codes: Whether rows have latents of their own.
         kind: What the numbers are.
         values: Of categories, those whose shares are looked at; of real numbers outermost ones
             that many rows have.
@@ -61,6 +62,7 @@ class SiteStatistics:
     name: str
     data: Tensor
     entries: Sequence[str]
+    has_codes: bool = False
     kind: Kind = "real"
     values: Tensor | None = None
     pooled: dict[str, list[Tensor]] = field(default_factory=dict)
@@ -104,6 +106,8 @@ class SiteStatistics:
             observed, drawn = value.item(), torch.cat(self.pooled[name])
             unit, size, limits = "of the data's deviation", deviation, CENTRE
             mend, lead = "", LEADS.index("")
+            if name == "mean" and not self.has_codes and self.data.shape[1] == 1:
+                mend, lead = _level(self.name), LEADS.index("level")
             if name.startswith("share"):
                 unit, size = "of its deviation", max((observed * (1 - observed)) ** 0.5, 0.1)
                 if self.kind == "real":
@@ -293,6 +297,14 @@ class OwnStatistics:
                 "missing values"
             )
         return value
+
+
+def _level(site: str) -> str:
+    """What a story lacks whose data lie elsewhere as a whole."""
+    return (
+        f"Give {site} a level of its own, as an intercept, if it has none; if it has, fit for "
+        "longer, or give it a prior that reaches the data."
+    )
 
 
 def _cut_off(site: str, value: str, share: float) -> str:

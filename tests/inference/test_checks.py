@@ -347,6 +347,21 @@ def test_going_on_answers_what_the_curves_let_one_fear() -> None:
     assert reconciled([fear]) == [fear]
 
 
+def test_a_posterior_that_is_near_has_come_to_rest() -> None:
+    moved = Finding("R-hat", 0.4, "sd moved", "", "warn", "It moved.", "Fit on.", "")
+    khat = Finding("k-hat", 0.4, "", "", "pass", "", "", "")
+
+    def told(nats: float, *others: Finding) -> Finding:
+        gap = Finding("gap", nats, "nats", "", "pass", "", "", "")
+        return reconciled([moved, gap, *others])[0]
+
+    assert told(0.05, khat).status == "pass"
+    assert told(0.05, khat).meaning.endswith("where it ended: see 'gap'.")
+    assert told(0.3, khat) == moved
+    assert told(0.05) == moved
+    assert told(0.05, replace(khat, status="warn")) == moved
+
+
 class OneCode(nn.Module):
     """A code of some numbers for each row, read off by an encoder."""
 

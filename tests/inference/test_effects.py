@@ -246,7 +246,8 @@ def test_rows_near_each_other_along_a_column_that_are_alike_are_named() -> None:
     for i in range(1, 364):
         walk[i] = 0.8 * walk[i - 1] + 0.6 * walk[i]
 
-    finding = of_days(4 * (0.5 * walk).exp())
+    mean = (0.5 * walk).exp()
+    finding = of_days(5 * mean / mean.mean())
 
     assert finding.status in ("warn", "fail")
     assert "rows of count that follow each other along day (of the data 0." in finding.meaning

@@ -125,7 +125,7 @@ def test_without_rows_of_the_fit_or_others_nothing_is_claimed() -> None:
     for subject, reason in (
         (Subject(run, HELD), "not at hand"),
         (Subject(run, TRAIN, train=TRAIN), "has not seen"),
-        (Subject(run, HELD[:50], train=TRAIN), "at least 100 data"),
+        (Subject(run, HELD[:20], train=TRAIN), "at least 30 data"),
         (Subject(run, HELD, train=TRAIN[:50]), "at least 100 rows of the fit"),
     ):
         for finding in memory(subject):
