@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ LATENTS = 40  # of more, those that are farthest off
 SHOWN = 8  # statistics
 TICKS = 20
 LONGEST = 40
+LINE, MOST_LINES = 36, 3  # of the name of a statistic
 RANKS, BAND, CHAINS = "ECDF of ", "chance and limits of ", "shift, stretch and distance of "
 
 
@@ -249,13 +251,17 @@ def predictive(view: View) -> Markup:
         for name, heading in CHECKED.items()
         if _named(_details(view, name), BAND)
     ]
-    marks = [(FIRST, "o", "the data"), (BAD, "^", "off"), (MUTED, "bar", "95% of replicates")]
+    marks = [
+        (FIRST, "o", "the data, within the limits or (hollow) by chance"),
+        (BAD, "^", "warns or fails"),
+        (MUTED, "bar", "95% of replicates"),
+    ]
     caption = (
         "Each statistic of the data, as far from the mean of replicates as the dot says, in units "
-        "of the distance from which it warns; ticks stand where it fails. A hollow dot lies beyond "
-        "and passes all the same: among so many statistics of so few data some replicate goes as "
-        "far. Good: dots within the shaded band, or hollow ones. "
-        "Source: Gelman et al. 1996."
+        "of the distance from which it warns (the table has the distance itself); ticks stand "
+        "where it fails. A hollow dot lies beyond and passes all the same: among so many statistics "
+        "of so few data some replicate goes as far. Good: dots within the shaded band, or hollow "
+        "ones. Source: Gelman et al. 1996."
     )
     return joined([legend(marks), *parts, tag("p", caption, class_="note")])
 
@@ -263,7 +269,8 @@ def predictive(view: View) -> Markup:
 def _statistics(details: dict[str, list[float]], heading: str) -> Markup:
     """The worst statistics, drawn and as a table; details are in the order of badness."""
     few = list(_named(details, BAND).items())[:SHOWN]
-    titles, _ = _titles([name for name, _ in few], "statistic")
+    titles, _ = _titles([name for name, _ in few], "statistic", MOST_LINES * LINE)
+    titles = [textwrap.fill(title, LINE) for title in titles]
     rows, body = [], []
     for title, (name, (low, high, good, bad)) in zip(titles, few, strict=True):
         observed, replicated, distance, p_value = details[name]
@@ -309,10 +316,10 @@ def settling(view: View) -> Markup:
     return joined([legend(marks), figure(drawn, caption)])
 
 
-def _titles(names: list[str], kind: str) -> tuple[list[str], str]:
+def _titles(names: list[str], kind: str, longest: int = LONGEST) -> tuple[list[str], str]:
     """Names that can be drawn; others by number, and a sentence that says which they are."""
     titles = [
-        name if drawable(name, LONGEST) else f"{kind} {i + 1}" for i, name in enumerate(names)
+        name if drawable(name, longest) else f"{kind} {i + 1}" for i, name in enumerate(names)
     ]
     pairs = [f"{t} is {n}" for t, n in zip(titles, names, strict=True) if t != n]
     return titles, f" Here {'; '.join(pairs)}." if pairs else ""

@@ -270,7 +270,7 @@ def statistics(rows: Sequence[Measured], alt: str) -> Markup:
             is 1.
         alt: What the figure shows.
     """
-    with canvas(10, 0.34 * len(rows) + 0.9) as figure:
+    with canvas(10, 0.42 * len(rows) + 0.9) as figure:
         axes = figure.subplots()
         axes.axvspan(-1, 1, color=FIRST, alpha=0.08, linewidth=0)
         axes.axvline(0, color=MUTED, linewidth=1)
