@@ -259,7 +259,7 @@ def predictive(view: View) -> Markup:
     caption = (
         "Each statistic of the data, as far from the mean of replicates as the dot says, in units "
         "of the distance from which it warns (the table has the distance itself); ticks stand "
-        "where it fails. A hollow dot lies beyond and passes all the same: among so many statistics "
+        "where it fails. A hollow dot lies beyond and passes all the same: of so many statistics "
         "of so few data some replicate goes as far. Good: dots within the shaded band, or hollow "
         "ones. Source: Gelman et al. 1996."
     )
