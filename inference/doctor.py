@@ -143,6 +143,8 @@ def before_a_fit(
         seed=seed,
         numbers=numbers,
     )
+    if batches.part is not None and not batches.on_disk:  # of all rows, as of a few none is many
+        found += tuple(looks.stand_ins_of(pair.model, batches.columns))
     # Where there is nothing to fit, the fit says so itself.
     failed = [finding for finding in found if finding.status == "fail" and finding.figure > 0]
     if failed:

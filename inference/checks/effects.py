@@ -196,7 +196,7 @@ class _ComesBack:
     waves: Waves
 
     def of(self, x: Tensor) -> Tensor:
-        return self.waves.power(x)
+        return self.waves.peaks(x)
 
     def compared(self, site: str, own: Tensor, drawn: Tensor) -> list[Statistic]:
         value, chance = (_odds(power.amax(1)).sqrt() for power in (own, drawn))
@@ -214,14 +214,14 @@ class _ComesBack:
             Statistic(
                 f"rhythm of {site} {self.along}",
                 "of what is left open",
-                (LIMITS[0], math.inf) if in_file else LIMITS,
+                LIMITS,
                 value.item(),
                 chance,
                 distance=_beyond(value[0], chance),
                 where=f"every {length} of {of}: the data rise and fall by {swing:.2g}",
                 mend=f"{mend}.",
                 site=site,
-                lead=LEADS.index("rows" if in_file else "mean"),
+                lead=LEADS.index("mean"),
             )
         ]
 
@@ -257,7 +257,7 @@ class _Follows:
                 where=f"of the data {seen:.2f}, made {drawn.mean():.2f}",
                 mend=mend,
                 site=site,
-                lead=LEADS.index("rows"),
+                lead=LEADS.index("mean"),
             )
         ]
 

@@ -75,8 +75,9 @@ def prior_predictive(subject: Subject) -> Finding:
 
     What is given are the columns that the story takes and does not observe. The last five are of
     what the story leaves of the observations, and show an effect that it lacks, see
-    :class:`ppl_gen.inference.checks.effects.Effects`; in the order of the data, which may have been
-    sorted, rows that follow each other never fail.
+    :class:`ppl_gen.inference.checks.effects.Effects`. Rhythms and rows that follow each other are
+    looked at in the order of the data as well; that rows are alike there, as sorted ones are, never
+    fails.
 
     What one row does to a statistic is its deviation over resampled rows times the root of their
     number, which of the mean is the deviation of the data. Whole numbers of up to 20 different

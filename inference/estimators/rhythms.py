@@ -23,11 +23,15 @@ class Waves:
         functions: Pairs of orthonormal functions of the rows, ``(N, 2, F)``; 0 where the number is
             missing.
         periods: The length of each wave, in the number's own unit, ``(F,)``.
+        turns: How often each turns from one row to the next, on average, ``(F,)``.
+        order: Rows in the order of the number, those where it is missing left out.
         whole: Whether the number is a whole one, such as a day.
     """
 
     functions: Tensor
     periods: Tensor
+    turns: Tensor
+    order: Tensor
     whole: bool
 
     def power(self, x: Tensor) -> Tensor:
@@ -43,6 +47,28 @@ class Waves:
         waves = self.functions.flatten(1)
         sizes = torch.einsum("nw,sne->swe", waves, x).square().unflatten(1, (2, -1)).sum(1)
         return (sizes / x.square().sum(1)[:, None].clamp_min(1e-24)).mean(2)
+
+    def peaks(self, x: Tensor) -> Tensor:
+        r"""The power of each wave, less by what rows that are like the last have there, ``(S, F)``.
+
+        Such rows wander slowly, and slow waves follow them though nothing comes back. Their
+        spectrum is :math:`(1 - r^2) / (1 + r^2 - 2 r \cos 2 \pi f)` of that of rows that know
+        nothing of each other, where :math:`r` is the correlation of each row with the next, of what
+        the strongest wave leaves. Power is divided by it where it is above 1.
+
+        Args:
+            x: As for :meth:`power`.
+
+        Reference:
+            Mann and Lees (1996), section 2, https://doi.org/10.1007/BF00142586
+        """
+        power = self.power(x)
+        strongest = self.functions[:, :, power.argmax(1)]
+        followed = torch.einsum("ncs,sne->sce", strongest, x)
+        left = x - torch.einsum("ncs,sce->sne", strongest, followed)
+        r = neighbours(left[:, self.order]).clamp(0, 0.99)[:, None]
+        red = (1 - r**2) / (1 + r**2 - 2 * r * (2 * torch.pi * self.turns).cos())
+        return power / red.clamp_min(1)
 
     def period(self, wave: int) -> tuple[float, int]:
         """What a wave is a part of: how long that is, and how often the wave turns within it.
@@ -86,7 +112,9 @@ def waves_along(values: Tensor) -> Waves | None:
     cosine = _unit(cosine)
     sine = _unit(sine - cosine * (cosine * sine).sum(0))
     whole = bool((levels == levels.round()).all())
-    return Waves(torch.stack([cosine, sine], 1), length / turns, whole)
+    order = values.argsort(stable=True)[: int(known.sum())]  # what is missing stands last
+    each = turns / len(order)
+    return Waves(torch.stack([cosine, sine], 1), length / turns, each, order, whole)
 
 
 def neighbours(x: Tensor) -> Tensor:

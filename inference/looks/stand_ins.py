@@ -2,45 +2,64 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
+from torch import Tensor
+
 from ppl_gen.inference.estimators.replicates import FEW_ELEMENTS, apart_from_all
 from ppl_gen.inference.looks.patient import Patient, is_column
 from ppl_gen.inference.looks.sentences import arguments, columns, fault, well
+from ppl_gen.inference.tracing import Batch
 from ppl_gen.inference.verdict import Finding
 
 NAME = "stand-ins"
+ROWS = 100_000
+FAR_OFF = 3.0  # in units of the distance that all others keep to
 
 
 def stand_ins(patient: Patient) -> list[Finding]:
+    """As :func:`stand_ins_of`, of the rows at hand."""
+    return stand_ins_of(patient.pair.model, patient.batch)
+
+
+def stand_ins_of(model: Any, batch: Batch) -> list[Finding]:
     """Whether an outermost number of many rows stands farther off than all others are apart.
 
     See :func:`ppl_gen.inference.estimators.replicates.apart_from_all`. Such a number is a code for
     what is missing, or out of range, more often than it was measured; as a number it outweighs all
-    others. It only warns: it may be one. Columns of more than 20 elements are not looked at.
+    others. It warns, as it may be one, and fails where it is more than three times as far off (our
+    limits). Columns of more than 20 elements are not looked at, and of more than 100,000 rows some.
+
+    Args:
+        model: The program, for the names of its arguments.
+        batch: Rows of data.
     """
     found = []
-    called = arguments(patient.pair.model, len(patient.batch))
-    for place, column in enumerate(patient.batch):
-        if not is_column(column, patient.batch) or not column.is_floating_point():
+    for called, column in zip(arguments(model, len(batch)), batch, strict=True):
+        if not is_column(column, batch) or not column.is_floating_point():
             continue
-        table = column.reshape(len(column), -1)
-        for element in range(table.shape[1]) if table.shape[1] <= FEW_ELEMENTS else ():
-            values = table[:, element].cpu()
-            for code in apart_from_all(values).tolist():
-                rest = values[(values != code) & ~values.isnan()]
-                which = (
-                    f"{columns([element], tuple(column.shape[1:]))} of " if column.dim() > 1 else ""
-                )
-                count = int((values == code).sum())
-                found.append(
-                    fault(
-                        NAME,
-                        count,
-                        "rows",
-                        f"{count} rows have {code:g} in {which}{called[place]}, and all others "
-                        f"from {rest.min():g} to {rest.max():g}.",
-                        "If it stands for what is missing, as codes such as -999 do, drop these "
-                        "rows or fill them in, or give the story a column that says so.",
-                        status="warn",
-                    )
-                )
+        shape = tuple(column.shape[1:])
+        if math.prod(shape) > FEW_ELEMENTS:
+            continue
+        rows = column.detach()[:: -(-len(column) // ROWS)].cpu()
+        for element, values in enumerate(rows.reshape(len(rows), -1).T):
+            which = f"{columns([element], shape)} of {called}" if shape else called
+            found += [_told(code, values, which) for code in apart_from_all(values).tolist()]
     return found or [well(NAME, "No number stands apart from all others.", "rows")]
+
+
+def _told(code: float, values: Tensor, which: str) -> Finding:
+    rest = values[(values != code) & values.isfinite()]
+    count = int((values == code).sum())
+    off = (rest - code).abs().min() / (rest.max() - rest.min())
+    return fault(
+        NAME,
+        count,
+        "rows",
+        f"{count} rows have {code:g} in {which}, and all others from {rest.min():g} to "
+        f"{rest.max():g}.",
+        "If it stands for what is missing, as codes such as -999 do, drop these rows or fill them "
+        "in, or give the story a column that says so.",
+        status="fail" if off > FAR_OFF else "warn",
+    )

@@ -23,6 +23,7 @@ from ppl_gen.inference.estimators.replicates import (
     shape,
 )
 from ppl_gen.inference.estimators.rhythms import neighbours, waves_along
+from ppl_gen.inference.looks import stand_ins_of
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -148,13 +149,18 @@ def test_a_column_with_a_stand_in_is_looked_at_without_it() -> None:
     """The story follows hours as a line; -99 in some rows is none of their curve or rhythm."""
     given = torch.where(torch.arange(400) % 20 == 3, -99.0, HOURS)
     data = given, SCHOOL, LEVEL[SCHOOL] + 0.5 * given + NOISE
-    run = as_it_is((schools, no_guide), data)
+    with pytest.warns(UserWarning, match="20 rows have -99 in hours, and all others from"):
+        run = as_it_is((schools, no_guide), data)
 
     verdict = pg.check(run, data, progress=False)
 
-    assert verdict["doctor"].status == "warn"
+    assert verdict["doctor"].status == "fail"
     assert "20 rows have -99 in hours, and all others from -" in verdict["doctor"].meaning
     assert "rhythm of score along hours" not in verdict["posterior predictive"].meaning
+    near = torch.where(given < -9, 1.5 * HOURS.min() - 0.5 * HOURS.max() - 1.0, HOURS)
+    assert [f.status for f in stand_ins_of(schools, (near, SCHOOL, HOURS))] == ["pass"]
+    near = torch.where(given < -9, 2 * HOURS.min() - HOURS.max() - 1.0, HOURS)
+    assert [f.status for f in stand_ins_of(schools, (near, SCHOOL, HOURS))] == ["warn"]
 
 
 def test_a_heap_is_an_outermost_value_of_many_rows() -> None:
@@ -252,6 +258,26 @@ def test_rows_near_each_other_along_a_column_that_are_alike_are_named() -> None:
     assert finding.status in ("warn", "fail")
     assert "rows of count that follow each other along day (of the data 0." in finding.meaning
     assert "lie near each other along day be alike" in finding.remedy
+
+
+@pytest.mark.parametrize("memory", [0.5, 0.9])
+def test_what_wanders_slowly_does_not_come_back(memory: float) -> None:
+    """Of noise that remembers the row before, few waves stand out as they do of noise that has no
+    memory; a true sine does, whatever the noise."""
+    walk = drawn(40, 300, seed=31).double()
+    for i in range(1, 300):
+        walk[:, i] = memory * walk[:, i - 1] + (1 - memory**2) ** 0.5 * walk[:, i]
+    waves = waves_along(torch.arange(300.0))
+    assert waves is not None
+
+    def highest(x: Tensor, how: Any) -> Tensor:
+        return how(x[:, :, None] - x[:, :, None].mean(1, keepdim=True)).amax(1)
+
+    usual = highest(drawn(40, 300, seed=32).double(), waves.peaks).quantile(0.95)
+    assert (highest(walk, waves.peaks) > usual).double().mean() < 0.3
+    assert (highest(walk, waves.power) > usual).double().mean() > 0.7
+    sine = walk + 2 * (2 * math.pi * torch.arange(300) / 10).sin()
+    assert (highest(sine, waves.peaks) > usual).all()
 
 
 def test_rows_that_follow_each_other_and_are_alike_are_named_and_never_fail() -> None:
