@@ -92,6 +92,7 @@ def look_over(
     rows_a_step: int = ROWS_A_STEP,
     seed: int = 0,
     numbers: Sequence[int] = (),
+    whole: Batch = (),
 ) -> tuple[Finding, ...]:
     """Every look at a pair that fits together, and at rows of data.
 
@@ -106,6 +107,7 @@ def look_over(
         rows_a_step: How many of them a step of the fit takes.
         seed: Of the draws.
         numbers: Which row of the data each row of the batch is; from 0 on by default.
+        whole: All rows, if the batch has but some, where they are in memory.
 
     Returns:
         At least one finding of each look.
@@ -115,7 +117,9 @@ def look_over(
     found: list[Finding] = []
     with warnings.catch_warnings(), seeded(seed), copied(pair) as copy:
         warnings.simplefilter("ignore")
-        patient = Patient(copy, structure, batch, dict(kwargs), size, rows_a_step, seed, numbers)
+        patient = Patient(
+            copy, structure, batch, dict(kwargs), size, rows_a_step, seed, numbers, whole
+        )
         try:
             patient.window.size(batch)
         except PplGenError as error:  # a loop that picks its rows, of which not all can be shown
@@ -142,9 +146,8 @@ def before_a_fit(
         rows_a_step=batches.batch_size,
         seed=seed,
         numbers=numbers,
+        whole=() if batches.part is None or batches.on_disk else batches.columns,
     )
-    if batches.part is not None and not batches.on_disk:  # of all rows, as of a few none is many
-        found += tuple(looks.stand_ins_of(pair.model, batches.columns))
     # Where there is nothing to fit, the fit says so itself.
     failed = [finding for finding in found if finding.status == "fail" and finding.figure > 0]
     if failed:

@@ -27,6 +27,7 @@ from ppl_gen.inference.estimators.rhythms import LEAST_ROWS, Waves, neighbours, 
 LIMITS: Limits = (0.15, 0.4)
 SKEW: Limits = (0.07, 0.2)
 TAILS: Limits = (0.04, 0.15)
+BEFORE = " of the row before"
 IN_FILE = "in the order of the data"
 # What is left of a row has at least this share of the size that it has of all.
 LEAST_SCALE = 0.1
@@ -47,14 +48,14 @@ class Look(Protocol):
 @dataclass
 class Effects:
     """What a story leaves of an observed site, and how that goes with what it was given.
-
-    A row is looked at less its mean over replicates, and of real numbers in units of their
+     A row is looked at less its mean over replicates, and of real numbers in units of their
     deviation there, as Pearson's residuals are. What is left may go with each number that the story
     is given, or with two of them, in the ways of
     :func:`ppl_gen.inference.estimators.contrasts.contrasts_of`: in its mean, or by one number in
-    its scatter. It may come back along a number, or be alike where this is, and its law may have
-    other tails than that of the replicates. Distances of effects are root mean squares over rows,
-    in deviations of what the numbers leave open: what an effect that the story lacks would explain.
+    its scatter; and with that of the row before. It may come back along a number, or be alike where
+    this is, and its law may have other tails than that of the replicates. Distances of effects are
+    root mean squares over rows, in deviations of what the numbers leave open: what an effect that
+    the story lacks would explain.
 
     Attributes:
         site: The name of the site.
@@ -101,7 +102,10 @@ class Effects:
         known = rows[~rows.isnan()]
         whole = bool((known == known.round()).all())
         scatters = not bool(((known == 0) | (known == 1)).all())
-        looks: list[Look] = [_Differs(contrast, scatters) for contrast in contrasts_of(columns)]
+        contrasts = contrasts_of(columns)
+        for name, values in (_of_the_row_before(columns, order) if not follows else {}).items():
+            contrasts += contrasts_of({name: values})
+        looks: list[Look] = [_Differs(contrast, scatters) for contrast in contrasts]
         if not follows:
             orders = {f"along {name}": values for name, values in columns.items()}
             if order is not None:
@@ -296,6 +300,24 @@ class _Shaped:
         return found
 
 
+def _of_the_row_before(columns: Mapping[str, Tensor], order: Tensor | None) -> dict[str, Tensor]:
+    """Each column of the row that stands before, NaN where that is not at hand.
+
+    What happened yesterday may be what acts today.
+    """
+    if order is None:
+        return {}
+    places = order.argsort()
+    follows = order[places].diff() == 1
+    found = {}
+    for name, values in columns.items():
+        before = torch.full_like(values, math.nan, dtype=torch.float64)
+        ordered = values[places].double()
+        before[places[1:]] = torch.where(follows, ordered[:-1], math.nan)
+        found[f"{name}{BEFORE}"] = before
+    return found
+
+
 def _along(name: str, values: Tensor) -> list[Look]:
     """Looks along a number that puts the rows in an order."""
     known = values[~values.isnan()] if values.is_floating_point() else values
@@ -341,6 +363,8 @@ def _farthest(away: Tensor, contrast: Contrast, name: str) -> str:
 def _lacking(name: str, site: str, contrast: Contrast) -> str:
     """What a story lacks whose data go otherwise with what it is given."""
     one, *others = contrast.names
+    if one.endswith(BEFORE):
+        return f"Let {'the scale of ' * (name == 'scatter')}{site} depend on {one}, too."
     if name == "scatter":
         return f"Let the scale of {site} depend on {one}."
     if contrast.kind == "slopes":

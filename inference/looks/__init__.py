@@ -12,7 +12,7 @@ from ppl_gen.inference.looks.finite import finite, not_finite, spoilt_data
 from ppl_gen.inference.looks.gradients import gradients
 from ppl_gen.inference.looks.likelihood import likelihood
 from ppl_gen.inference.looks.patient import Patient, copied, permuted
-from ppl_gen.inference.looks.stand_ins import stand_ins, stand_ins_of
+from ppl_gen.inference.looks.stand_ins import stand_ins
 from ppl_gen.inference.looks.supports import supports
 from ppl_gen.inference.looks.weights import weights
 
@@ -28,7 +28,6 @@ __all__ = [
     "permuted",
     "spoilt_data",
     "stand_ins",
-    "stand_ins_of",
     "supports",
     "weights",
 ]

@@ -71,6 +71,7 @@ class Patient:
         rows_a_step: How many of them a step of the fit takes.
         seed: Of everything that is drawn.
         numbers: Which row of the data each row of the batch is.
+        whole: All rows, where they are in memory; else those of the batch.
     """
 
     pair: Pair
@@ -81,8 +82,10 @@ class Patient:
     rows_a_step: int
     seed: int = 0
     numbers: Sequence[int] = field(default_factory=list)
+    whole: Batch = ()
 
     def __post_init__(self) -> None:
+        self.whole = self.whole or self.batch
         self.layout = Layout(self.structure)
         self.window = Window(self.pair, self.structure, self.kwargs)
         self.numbers = self.numbers or range(rows_of(self.batch))

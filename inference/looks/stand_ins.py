@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
+import torch
 from torch import Tensor
 
 from ppl_gen.inference.estimators.replicates import FEW_ELEMENTS, apart_from_all
 from ppl_gen.inference.looks.patient import Patient, is_column
 from ppl_gen.inference.looks.sentences import arguments, columns, fault, well
-from ppl_gen.inference.tracing import Batch
 from ppl_gen.inference.verdict import Finding
 
 NAME = "stand-ins"
@@ -19,24 +18,18 @@ FAR_OFF = 3.0  # in units of the distance that all others keep to
 
 
 def stand_ins(patient: Patient) -> list[Finding]:
-    """As :func:`stand_ins_of`, of the rows at hand."""
-    return stand_ins_of(patient.pair.model, patient.batch)
-
-
-def stand_ins_of(model: Any, batch: Batch) -> list[Finding]:
     """Whether an outermost number of many rows stands farther off than all others are apart.
 
     See :func:`ppl_gen.inference.estimators.replicates.apart_from_all`. Such a number is a code for
     what is missing, or out of range, more often than it was measured; as a number it outweighs all
     others. It warns, as it may be one, and fails where it is more than three times as far off (our
-    limits). Columns of more than 20 elements are not looked at, and of more than 100,000 rows some.
-
-    Args:
-        model: The program, for the names of its arguments.
-        batch: Rows of data.
+    limits). Asked of what the story is given: what it observes may be masked, and is told of by the
+    predictive checks. Columns of more than 20 elements are not looked at, and of more than 100,000
+    rows some.
     """
-    found = []
-    for called, column in zip(arguments(model, len(batch)), batch, strict=True):
+    found, batch = [], patient.whole
+    for place, called in enumerate(arguments(patient.pair.model, len(batch))):
+        column = batch[place]
         if not is_column(column, batch) or not column.is_floating_point():
             continue
         shape = tuple(column.shape[1:])
@@ -44,12 +37,23 @@ def stand_ins_of(model: Any, batch: Batch) -> list[Finding]:
             continue
         rows = column.detach()[:: -(-len(column) // ROWS)].cpu()
         for element, values in enumerate(rows.reshape(len(rows), -1).T):
-            which = f"{columns([element], shape)} of {called}" if shape else called
-            found += [_told(code, values, which) for code in apart_from_all(values).tolist()]
+            codes = apart_from_all(values).tolist()
+            if codes and not _is_observed(patient, place):
+                which = f"{columns([element], shape)} of {called}" if shape else called
+                found += [_said(code, values, which) for code in codes]
     return found or [well(NAME, "No number stands apart from all others.", "rows")]
 
 
-def _told(code: float, values: Tensor, which: str) -> Finding:
+def _is_observed(patient: Patient, place: int) -> bool:
+    """Whether an argument is what a site of the model observes."""
+    shown = patient.batch[place][: patient.count()].flatten()
+    return any(
+        node["is_observed"] and torch.equal(torch.as_tensor(node["value"]).flatten(), shown)
+        for node in patient.draw().model.values()
+    )
+
+
+def _said(code: float, values: Tensor, which: str) -> Finding:
     rest = values[(values != code) & values.isfinite()]
     count = int((values == code).sum())
     off = (rest - code).abs().min() / (rest.max() - rest.min())

@@ -23,7 +23,6 @@ from ppl_gen.inference.estimators.replicates import (
     shape,
 )
 from ppl_gen.inference.estimators.rhythms import neighbours, waves_along
-from ppl_gen.inference.looks import stand_ins_of
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -157,10 +156,14 @@ def test_a_column_with_a_stand_in_is_looked_at_without_it() -> None:
     assert verdict["doctor"].status == "fail"
     assert "20 rows have -99 in hours, and all others from -" in verdict["doctor"].meaning
     assert "rhythm of score along hours" not in verdict["posterior predictive"].meaning
-    near = torch.where(given < -9, 1.5 * HOURS.min() - 0.5 * HOURS.max() - 1.0, HOURS)
-    assert [f.status for f in stand_ins_of(schools, (near, SCHOOL, HOURS))] == ["pass"]
-    near = torch.where(given < -9, 2 * HOURS.min() - HOURS.max() - 1.0, HOURS)
-    assert [f.status for f in stand_ins_of(schools, (near, SCHOOL, HOURS))] == ["warn"]
+    reach = HOURS.max() - HOURS.min()
+    for far, status in ((0.5, "pass"), (2.0, "warn"), (4.0, "fail")):
+        near = torch.where(given < -9, HOURS.min() - far * reach, HOURS)
+        found = pg.doctor((schools, no_guide), (near, SCHOOL, data[2]))["stand-ins"]
+        assert found.status == status
+    seen = torch.where(given < -9, -99.0, HOURS)
+    held = pg.doctor((schools, no_guide), (HOURS, SCHOOL, seen))["stand-ins"]
+    assert held.status == "pass", "what is observed may be masked"
 
 
 def test_a_heap_is_an_outermost_value_of_many_rows() -> None:
@@ -232,6 +235,19 @@ def test_a_rhythm_that_is_known_in_part_is_told_by_what_is_missing() -> None:
     power = waves.power((weekend - followed).double()[None, :, None])
 
     assert waves.period(int(power[0].argmax())) == (7.0, 2)
+
+
+def test_what_acts_on_the_next_row_is_found() -> None:
+    score = LEVEL[SCHOOL] + 0.5 * HOURS + 0.8 * NOISE + 0.8 * HOURS.roll(1)
+    data = HOURS, SCHOOL, score
+    kept = torch.randperm(400, generator=torch.Generator().manual_seed(5))[:280]
+    part = tuple(column[kept] for column in data)
+
+    for given, numbers in ((data, None), (part, kept)):
+        run = as_it_is((schools, no_guide), given)
+        found = pg.check(run, given, row_numbers=numbers, progress=False)["posterior predictive"]
+        assert "mean of score along hours of the row before" in found.meaning
+        assert found.remedy == "Let score depend on hours of the row before, too."
 
 
 def test_what_comes_back_every_week_is_found_though_a_wide_law_hides_it() -> None:
