@@ -48,7 +48,8 @@ class Look(Protocol):
 @dataclass
 class Effects:
     """What a story leaves of an observed site, and how that goes with what it was given.
-     A row is looked at less its mean over replicates, and of real numbers in units of their
+
+    A row is looked at less its mean over replicates, and of real numbers in units of their
     deviation there, as Pearson's residuals are. What is left may go with each number that the story
     is given, or with two of them, in the ways of
     :func:`ppl_gen.inference.estimators.contrasts.contrasts_of`: in its mean, or by one number in
