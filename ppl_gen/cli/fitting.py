@@ -57,7 +57,7 @@ Examples:
 The last but one makes the same fit again, from the record of a run; the last goes on with one that
 was interrupted.
 
-Each story has options of its own, as in: ppl-gen fit vae --help"""
+Each story has options of its own: ppl-gen fit vae --help, ppl-gen fit my_story.py --help"""
 
 DOTTED = """\
 What takes arguments takes them in brackets, or as options with a dot: --optimizer "adam(eps=1e-4)"
