@@ -27,10 +27,16 @@ from ppl_gen.inference.estimators.rhythms import LEAST_ROWS, Waves, neighbours, 
 LIMITS: Limits = (0.15, 0.4)
 SKEW: Limits = (0.07, 0.2)
 TAILS: Limits = (0.04, 0.15)
+SHOWN = 400  # rows in a picture
+AGAINST, LEFT, MEANT = "drawn against ", "left of ", "rows that are meant"
 BEFORE = " of the row before"
 IN_FILE = "in the order of the data"
 # What is left of a row has at least this share of the size that it has of all.
 LEAST_SCALE = 0.1
+
+
+# A name, its value for each row, and which rows are meant, ``(N,)`` each.
+Drawn = tuple[str, Tensor, Tensor]
 
 
 class Look(Protocol):
@@ -42,6 +48,10 @@ class Look(Protocol):
 
     def compared(self, site: str, own: Tensor, drawn: Tensor) -> list[Statistic]:
         """That of the data, ``(1, *)``, beside that of replicates, ``(S, *)``."""
+        ...
+
+    def against(self, own: Tensor, drawn: Tensor, left: Tensor) -> Drawn | None:
+        """What to draw against what is left of the data, ``(N,)``, for an eye to see it."""
         ...
 
 
@@ -66,6 +76,7 @@ class Effects:
             measure of what is left open, and is not taken away first.
         scaled: Whether each row has a unit of its own.
         drawn: What each look shows in replicates.
+        shown_by: Which look each statistic is of, once they were asked for.
         expected: What the first replicates are on average, ``(N, E)``, or zero.
         scale: Their deviation, ``(N, E)``, or one.
     """
@@ -76,6 +87,7 @@ class Effects:
     follows: bool
     scaled: bool
     drawn: list[list[Tensor]]
+    shown_by: dict[str, int] = field(default_factory=dict)
     expected: Tensor | None = None
     scale: Tensor = field(default_factory=lambda: torch.ones(()))
 
@@ -104,9 +116,11 @@ class Effects:
         whole = bool((known == known.round()).all())
         scatters = not bool(((known == 0) | (known == 1)).all())
         contrasts = contrasts_of(columns)
-        for name, values in (_of_the_row_before(columns, order) if not follows else {}).items():
+        before = {} if follows else _of_the_row_before(columns, order)
+        for name, values in before.items():
             contrasts += contrasts_of({name: values})
-        looks: list[Look] = [_Differs(contrast, scatters) for contrast in contrasts]
+        given = {**columns, **before}
+        looks: list[Look] = [_Differs(c, scatters, given[c.names[-1]]) for c in contrasts]
         if not follows:
             orders = {f"along {name}": values for name, values in columns.items()}
             if order is not None:
@@ -153,12 +167,36 @@ class Effects:
         """All of them, in words that say where the data lie farthest from what the story makes."""
         if self.expected is None:
             return []
-        own = centred(self._left(self.data.double())[None])
-        return [
-            statistic
-            for look, drawn in zip(self.looks, self.drawn, strict=True)
-            for statistic in look.compared(self.site, look.of(own), torch.cat(drawn))
-        ]
+        own, found = centred(self._left(self.data.double())[None]), []
+        for i, (look, drawn) in enumerate(zip(self.looks, self.drawn, strict=True)):
+            statistics = look.compared(self.site, look.of(own), torch.cat(drawn))
+            self.shown_by.update({statistic.name: i for statistic in statistics})
+            found += statistics
+        return found
+
+    def picture(self, statistic: str) -> dict[str, list[float]]:
+        """What is left of up to 400 rows, and what it goes with, where a statistic shows that.
+
+        In standard deviations of what is left, and as details of a finding: the place of each row
+        along what is named, what is left there, and whether the row is one that is meant.
+        """
+        if statistic not in self.shown_by:
+            return {}
+        place = self.shown_by[statistic]
+        look, own = self.looks[place], centred(self._left(self.data.double())[None])
+        left = own[0].mean(1)
+        found = look.against(look.of(own), torch.cat(self.drawn[place]), left)
+        if found is None:
+            return {}
+        name, x, meant = found
+        seen = (~x.isnan() & ~self.data.isnan().all(1)).nonzero().flatten()
+        some = seen[torch.linspace(0, len(seen) - 1, min(SHOWN, len(seen))).round().long()]
+        left = left / left[seen].square().mean().sqrt().clamp_min(1e-12)
+        values = {f"{AGAINST}{name}": x, f"{LEFT}{self.site}": left, MEANT: meant}
+        return {
+            key: [float(f"{number:.5g}") for number in value[some].tolist()]
+            for key, value in values.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -167,6 +205,7 @@ class _Differs:
 
     contrast: Contrast
     scatters: bool
+    values: Tensor
 
     def of(self, x: Tensor) -> Tensor:
         return torch.stack(effects(x, self.contrast), 1)
@@ -192,6 +231,13 @@ class _Differs:
             )
         return found
 
+    def against(self, own: Tensor, drawn: Tensor, left: Tensor) -> Drawn:
+        meant = torch.zeros_like(left)
+        if self.contrast.kind in ("groups", "slopes"):
+            away = (own[0, 0] - drawn[:, 0].mean(0)).abs().amax(1)
+            meant = (self.contrast.functions[:, int(away.argmax())] != 0).double()
+        return self.contrast.names[-1], self.values, meant
+
 
 @dataclass(frozen=True)
 class _ComesBack:
@@ -199,6 +245,7 @@ class _ComesBack:
 
     along: str
     waves: Waves
+    values: Tensor
 
     def of(self, x: Tensor) -> Tensor:
         return self.waves.peaks(x)
@@ -229,6 +276,11 @@ class _ComesBack:
                 lead=LEADS.index("mean"),
             )
         ]
+
+    def against(self, own: Tensor, drawn: Tensor, left: Tensor) -> Drawn:
+        period, _ = self.waves.period(int(own[0].argmax()))
+        name = self.along.removeprefix("along ").removeprefix("in ")
+        return f"{name} modulo {period:.3g}", self.values.double() % period, torch.zeros_like(left)
 
 
 @dataclass(frozen=True)
@@ -266,6 +318,11 @@ class _Follows:
             )
         ]
 
+    def against(self, own: Tensor, drawn: Tensor, left: Tensor) -> Drawn:
+        before = torch.full_like(left, math.nan)
+        before[self.order[1:]] = left[self.order[:-1]]
+        return "what is left of the row before", before, torch.zeros_like(left)
+
 
 @dataclass(frozen=True)
 class _Shaped:
@@ -300,6 +357,9 @@ class _Shaped:
             )
         return found
 
+    def against(self, own: Tensor, drawn: Tensor, left: Tensor) -> None:
+        return None
+
 
 def _of_the_row_before(columns: Mapping[str, Tensor], order: Tensor | None) -> dict[str, Tensor]:
     """Each column of the row that stands before, NaN where that is not at hand.
@@ -325,7 +385,7 @@ def _along(name: str, values: Tensor) -> list[Look]:
     if len(known) < LEAST_ROWS or len(known.unique()) <= LEVELS:
         return []
     waves = waves_along(values)
-    looks: list[Look] = [] if waves is None else [_ComesBack(name, waves)]
+    looks: list[Look] = [] if waves is None else [_ComesBack(name, waves, values)]
     order = values.argsort(stable=True)[: len(known)]  # what is missing stands last
     return [*looks, _Follows(name, order)]
 

@@ -160,6 +160,8 @@ def _predictive(subject: Subject, name: str, from_prior: bool) -> Finding:
     found += [surprise for site in sites if (surprise := site.surprise()) is not None]
     made = "made from scratch" if from_prior else "replicated from the posterior"
     details = {k: v for site in sites for k, v in site.details(chosen).items()}
+    first = _leading(found)
+    details |= {k: v for effect in effects for k, v in effect.picture(first).items()}
     labels = advice.Advice.of(subject.run).labels
     otherwise = (
         "Fit for longer; if that does not help, choose a likelihood that can say what the data do"
@@ -193,8 +195,7 @@ def judged(
     """
     order = sorted(found, key=_badness, reverse=True)
     worst = order[0]
-    off = [one for one in order if one.status != "pass"]
-    off = sorted(off, key=lambda one: (-max(map(_ORDER.index, _shows_in(one, off))), one.lead))
+    off = _off(order)
     told = [one.told for one in off[:SHOWN]] + [one.name for one in off[SHOWN:MOST_SHOWN]]
     more = len(off) - MOST_SHOWN
     each = {one.name: [one.observed, one.replicated, one.distance, one.p_value] for one in order}
@@ -214,6 +215,18 @@ def judged(
         "Gelman et al. 1996",
         {**each, **within, **details},
     )
+
+
+def _off(order: list[Compared]) -> list[Compared]:
+    """Those that do not pass, the one that tells most surely what the story lacks first."""
+    off = [one for one in order if one.status != "pass"]
+    return sorted(off, key=lambda one: (-max(map(_ORDER.index, _shows_in(one, off))), one.lead))
+
+
+def _leading(found: list[Compared]) -> str:
+    """The name of the statistic that says what to mend; empty if all pass."""
+    off = _off(sorted(found, key=_badness, reverse=True))
+    return off[0].name if off else ""
 
 
 def _shows_in(one: Compared, off: list[Compared]) -> list[Status]:

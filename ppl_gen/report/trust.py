@@ -14,6 +14,7 @@ from ppl_gen.inference.checks.calibration import (
     LIKELIHOOD_WITHIN,
 )
 from ppl_gen.inference.checks.closeness import LIMITS
+from ppl_gen.inference.checks.effects import AGAINST, LEFT, MEANT
 from ppl_gen.inference.checks.reference import SHIFT, STRETCH
 from ppl_gen.inference.estimators.settled import before_the_fall
 from ppl_gen.inference.verdict import Finding, Status
@@ -247,7 +248,13 @@ def has_statistics(view: View) -> bool:
 def predictive(view: View) -> Markup:
     """Statistics of the data among those of replicates, the worst of them."""
     parts = [
-        joined([tag("h3", heading), _statistics(_details(view, name), heading)])
+        joined(
+            [
+                tag("h3", heading),
+                _statistics(_details(view, name), heading),
+                _left(_details(view, name)),
+            ]
+        )
         for name, heading in CHECKED.items()
         if _named(_details(view, name), BAND)
     ]
@@ -285,6 +292,27 @@ def _statistics(details: dict[str, list[float]], heading: str) -> Markup:
     alt = f"{heading}: distances of {len(rows)} statistics of the data from replicates"
     head = ("statistic", "data", "replicates", "distance", "status")
     return joined([drawing.statistics(rows, alt), table(head, body, "numbers")])
+
+
+def _left(details: dict[str, list[float]]) -> Markup:
+    """What the story leaves of the data against what that goes with; nothing if it does not."""
+    against, left = _named(details, AGAINST), _named(details, LEFT)
+    if not against or not left:
+        return joined([])
+    (name, x), (site, y) = *against.items(), *left.items()
+    meant = np.array(details[MEANT], dtype=bool)
+    axis = name if drawable(name, LONGEST) else "what is given"
+    of = site if drawable(site, LONGEST) else "it"
+    alt = f"what the story leaves of {len(x)} rows, against what it goes with"
+    drawn = drawing.left(np.array(x), np.array(y), meant, axis, of, alt)
+    which = " Triangles, with a line of their own, are the group that is farthest off."
+    which = which if meant.any() else ""
+    caption = (
+        f"What the story leaves of {site}, in standard deviations of it, against {name}: the "
+        f"line joins means of tenths of the rows, or of each level.{which} Good: a level line at "
+        "0, and as much scatter everywhere."
+    )
+    return figure(drawn, caption)
 
 
 def has_steps(view: View) -> bool:

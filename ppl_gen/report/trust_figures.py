@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ppl_gen.report.canvas import (
     BAD,
@@ -26,6 +27,7 @@ from ppl_gen.report.html import Markup
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+TENTHS = 10
 LOWEST, HIGHEST = -0.5, 1.5  # of k-hat, as in the plane of codes
 
 
@@ -294,6 +296,42 @@ def statistics(rows: Sequence[Measured], alt: str) -> Markup:
         axes.grid(False, axis="y")
         without_frame(axes)
         return svg(figure, alt)
+
+
+def left(x: Array, y: Array, meant: NDArray[np.bool_], name: str, site: str, alt: str) -> Markup:
+    """What is left of each row against a number, with means along it.
+
+    Args:
+        x: The number, ``(N,)``.
+        y: What is left, in standard deviations, ``(N,)``.
+        meant: Rows that are marked, ``(N,)``.
+        name: What the number is called.
+        site: What something is left of.
+        alt: What the figure shows.
+    """
+    with canvas(10, 3.4) as figure:
+        axes = figure.subplots()
+        points = np.stack([x, y], 1)
+        axes.axhline(0, color=MUTED, linewidth=1)
+        dots(axes, points[~meant], FIRST, 4.5, alpha=0.5)
+        dots(axes, points[meant], SECOND, 6, "^", alpha=0.9)
+        for rows, colour in ((~meant, INK), (meant, SECOND)):
+            if rows.any():
+                parts = [points[rows][part] for part in _parts(x[rows])]
+                means = np.array([part.mean(0) for part in parts])
+                axes.plot(*means.T, "-", color=colour, linewidth=1.8)
+        axes.set_xlabel(name)
+        axes.set_ylabel(f"left of {site}, in sd")
+        without_frame(axes)
+        return svg(figure, alt)
+
+
+def _parts(x: Array) -> list[NDArray[np.intp]]:
+    """Places of the rows of each level, or of each tenth where there are many levels."""
+    levels = np.unique(x)
+    if len(levels) > 2 * TENTHS:
+        return np.array_split(np.argsort(x, kind="stable"), TENTHS)
+    return [np.flatnonzero(x == level) for level in levels]
 
 
 def settling(

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import ppl_gen as pg
+from ppl_gen.inference.checks.effects import AGAINST, LEFT, MEANT
 from ppl_gen.inference.checks.predictive import posterior_predictive
 from ppl_gen.inference.checks.scales import learns_scale
 from ppl_gen.inference.checks.subject import Subject
@@ -114,6 +115,22 @@ def test_an_effect_that_the_story_lacks_is_found_and_named(
     assert finding.status in ("warn", "fail")
     assert named in finding.meaning
     assert remedy in finding.remedy
+
+
+def test_what_is_left_can_be_drawn_against_what_it_goes_with() -> None:
+    """The slopes of schools: those of the farthest are meant; of what passes nothing is drawn."""
+    steeper = LEVEL[SCHOOL] + 0.5 * HOURS + 1.5 * (SCHOOL == 3) * HOURS + NOISE
+
+    found = replicated(steeper).details
+
+    assert found[f"{AGAINST}hours"] == pytest.approx(HOURS.tolist(), rel=1e-4)
+    assert found[MEANT] == (SCHOOL == 3).double().tolist()
+    left = torch.tensor(found[f"{LEFT}score"])
+    assert left.square().mean().item() == pytest.approx(1.0, abs=0.02)
+    meant = SCHOOL == 3
+    assert torch.corrcoef(torch.stack([left[meant], HOURS[meant]]))[0, 1] > 0.6
+    fair = replicated(LEVEL[SCHOOL] + 0.5 * HOURS + NOISE).details
+    assert MEANT not in fair
 
 
 def test_a_story_that_lacks_no_effect_passes_as_often_as_it_should() -> None:
@@ -260,6 +277,7 @@ def test_what_comes_back_every_week_is_found_though_a_wide_law_hides_it() -> Non
             "rhythm of count along day (every 7 of day: the data rise and fall" in finding.meaning
         )
         assert "or with a level for each day modulo 7." in finding.remedy
+        assert max(finding.details[f"{AGAINST}day modulo 7"]) == 6
 
 
 def test_rows_near_each_other_along_a_column_that_are_alike_are_named() -> None:

@@ -346,3 +346,22 @@ def test_counts_are_in_words_and_leave_out_what_there_is_none_of() -> None:
     assert some("pass").counts == "1 passes"
     assert some("pass", "fail", "warn", "warn").counts == "1 fails, 2 warn, 1 passes"
     assert some("skipped", "not applicable").counts == "1 skipped, 1 not applicable"
+
+
+def test_what_the_story_leaves_is_drawn_where_it_was_kept(
+    run: Run, images: Part, tmp_path: Path
+) -> None:
+    left = {
+        "drawn against hours": [0.1 * i for i in range(40)],
+        "left of score": [math.sin(i) for i in range(40)],
+        "rows that are meant": [float(i % 4 == 0) for i in range(40)],
+    }
+    strange = {"drawn against $^\u4e16": left["drawn against hours"], **left}
+    del strange["drawn against hours"]
+    for details, told in ((left, "against hours:"), (strange, "against $^\u4e16:"), ({}, "")):
+        found = finding("posterior predictive", "fail", statistics(**details))
+        shown = Page(written(run, Verdict((found,), ROWS, 1000), tmp_path, images))
+        figures = shown.sections["Beside replicates"].count("figure")
+        assert figures == bool(details)
+        assert ("What the story leaves of score" in shown.text) == bool(details)
+        assert told in shown.text
