@@ -122,7 +122,7 @@ def test_a_table_is_fitted_by_commands_and_what_the_story_lacks_is_named(tmp_pat
     (tmp_path / "scores.py").write_text(BLOCKS["Your own story"][1])
     chance = np.random.default_rng(0)
     hours, school = chance.normal(size=300), np.arange(300) % 8
-    score = (school % 2) * hours + chance.normal(size=300)
+    score = 1.5 * (school % 2) * hours + chance.normal(size=300)
     rows = [f"{h:.4f},{s},{y:.4f}" for h, s, y in zip(hours, school, score, strict=True)]
     (tmp_path / "scores.csv").write_text("\n".join(["hours,school,score", *rows]) + "\n")
     said = ""
