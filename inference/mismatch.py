@@ -71,6 +71,11 @@ def check_values(program: str, nodes: Nodes) -> None:
         if site_is_factor(node) or not isinstance(value, Tensor):  # type: ignore[arg-type]
             continue
         _check_value_shape(program, name, node)
+        if node["is_observed"] and _takes_floats_alone(law, value):
+            raise StoryError(
+                f"site {name!r} is {type(base_of(law)).__name__} and takes numbers in floating "
+                f"point, got {str(value.dtype).removeprefix('torch.')}: give it obs={name}.float()"
+            )
         support = getattr(law, "support", None)
         if support is None or unchecked(law):
             continue
@@ -80,6 +85,20 @@ def check_values(program: str, nodes: Nodes) -> None:
             continue
         if not inside.all():
             raise outside_support(name, law, value, inside, node["is_observed"])
+
+
+def _takes_floats_alone(law: Any, value: Tensor) -> bool:
+    """Whether a law cannot score whole numbers as they are stored, and can as floats."""
+    if value.is_floating_point():
+        return False
+    try:
+        law.log_prob(value)
+    except (RuntimeError, ValueError, NotImplementedError):
+        try:
+            return bool(law.log_prob(value.float()).isfinite().any())
+        except (RuntimeError, ValueError, NotImplementedError):
+            return False
+    return False
 
 
 def unchecked(law: Any) -> bool:

@@ -24,6 +24,9 @@ WIDER = {
     "Exponential": "Gamma",
 }
 
+NARROWER = {"Exponential": "Gamma", "Geometric": "NegativeBinomial"}
+SYMMETRIC = ("Normal", "StudentT", "Laplace", "Cauchy", "MultivariateNormal")
+
 
 @dataclass(frozen=True)
 class Advice:
@@ -116,9 +119,10 @@ def spread(site: str, law: str, more: bool, codes: bool, learned: bool | None = 
         known = (
             "let its latents tell more of it" if codes else "tell its mean by more of what is known"
         )
-        if more and law in WIDER:
-            wider = f"such as {WIDER[law]}"
-            return f"Take a law for {site} that varies more than {law}, {wider}, or {known}."
+        others = WIDER if more else NARROWER
+        if law in others:
+            how, such = "more" if more else "less", f"such as {others[law]}"
+            return f"Take a law for {site} that varies {how} than {law}, {such}, or {known}."
         return f"How much a {law} law varies follows from its mean: {known}."
     known = (
         "see why its latents do not follow the data"

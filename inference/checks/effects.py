@@ -27,16 +27,17 @@ from ppl_gen.inference.estimators.rhythms import LEAST_ROWS, Waves, neighbours, 
 LIMITS: Limits = (0.15, 0.4)
 SKEW: Limits = (0.07, 0.2)
 TAILS: Limits = (0.04, 0.15)
+SEVERAL, ALONE = 4, 0.75  # groups of which one may be told alone, and its share of what is off
 SHOWN = 400  # rows in a picture
-AGAINST, LEFT, MEANT = "drawn against ", "left of ", "rows that are meant"
+AGAINST, LEFT, MEANT = "drawn against ", "left of ", "marked rows: "
 BEFORE = " of the row before"
 IN_FILE = "in the order of the data"
 # What is left of a row has at least this share of the size that it has of all.
 LEAST_SCALE = 0.1
 
 
-# A name, its value for each row, and which rows are meant, ``(N,)`` each.
-Drawn = tuple[str, Tensor, Tensor]
+# A name, its value for each row, which rows are meant, ``(N,)`` each, and what these are called.
+Drawn = tuple[str, Tensor, Tensor, str]
 
 
 class Look(Protocol):
@@ -188,11 +189,11 @@ class Effects:
         found = look.against(look.of(own), torch.cat(self.drawn[place]), left)
         if found is None:
             return {}
-        name, x, meant = found
+        name, x, meant, called = found
         seen = (~x.isnan() & ~self.data.isnan().all(1)).nonzero().flatten()
         some = seen[torch.linspace(0, len(seen) - 1, min(SHOWN, len(seen))).round().long()]
         left = left / left[seen].square().mean().sqrt().clamp_min(1e-12)
-        values = {f"{AGAINST}{name}": x, f"{LEFT}{self.site}": left, MEANT: meant}
+        values = {f"{AGAINST}{name}": x, f"{LEFT}{self.site}": left, f"{MEANT}{called}": meant}
         return {
             key: [float(f"{number:.5g}") for number in value[some].tolist()]
             for key, value in values.items()
@@ -224,7 +225,7 @@ class _Differs:
                     chance,
                     distance=_beyond(value, chance),
                     where=_farthest(away, self.contrast, name),
-                    mend=_lacking(name, site, self.contrast),
+                    mend=_lacking(name, site, self.contrast) + _alone(away, self.contrast),
                     site=site,
                     lead=LEADS.index(name),
                 )
@@ -232,11 +233,12 @@ class _Differs:
         return found
 
     def against(self, own: Tensor, drawn: Tensor, left: Tensor) -> Drawn:
-        meant = torch.zeros_like(left)
+        meant, called = torch.zeros_like(left), "none"
         if self.contrast.kind in ("groups", "slopes"):
-            away = (own[0, 0] - drawn[:, 0].mean(0)).abs().amax(1)
-            meant = (self.contrast.functions[:, int(away.argmax())] != 0).double()
-        return self.contrast.names[-1], self.values, meant
+            worst = int((own[0, 0] - drawn[:, 0].mean(0)).abs().amax(1).argmax())
+            meant = (self.contrast.functions[:, worst] != 0).double()
+            called = self.contrast.labels[worst]
+        return self.contrast.names[-1], self.values, meant, called
 
 
 @dataclass(frozen=True)
@@ -280,7 +282,12 @@ class _ComesBack:
     def against(self, own: Tensor, drawn: Tensor, left: Tensor) -> Drawn:
         period, _ = self.waves.period(int(own[0].argmax()))
         name = self.along.removeprefix("along ").removeprefix("in ")
-        return f"{name} modulo {period:.3g}", self.values.double() % period, torch.zeros_like(left)
+        return (
+            f"{name} modulo {period:.3g}",
+            self.values.double() % period,
+            torch.zeros_like(left),
+            "none",
+        )
 
 
 @dataclass(frozen=True)
@@ -321,7 +328,7 @@ class _Follows:
     def against(self, own: Tensor, drawn: Tensor, left: Tensor) -> Drawn:
         before = torch.full_like(left, math.nan)
         before[self.order[1:]] = left[self.order[:-1]]
-        return "what is left of the row before", before, torch.zeros_like(left)
+        return "what is left of the row before", before, torch.zeros_like(left), "none"
 
 
 @dataclass(frozen=True)
@@ -435,6 +442,17 @@ def _lacking(name: str, site: str, contrast: Contrast) -> str:
     if contrast.kind == "groups":
         return f"Let each {one} have a level of {site} of its own."
     return f"Let {site} follow {one} in another way, as on a curve that goes as told."
+
+
+def _alone(away: Tensor, contrast: Contrast) -> str:
+    """That a group is the only one to lie far off, if it is one of several."""
+    sizes = away.square().sum(1)
+    if contrast.kind not in ("groups", "slopes") or len(sizes) < SEVERAL:
+        return ""
+    worst = int(sizes.argmax())
+    if sizes[worst] < ALONE * sizes.sum():
+        return ""
+    return f" Or see how {contrast.labels[worst]} was recorded: it alone is far off."
 
 
 def _other_law(name: str, site: str, more: bool) -> str:

@@ -247,7 +247,11 @@ def _remedy(one: Compared, subject: Subject, from_prior: bool) -> str:
         return f"Let the story tell what {one.name} measures, best by a latent or a law of its own."
     law = run.structure.sites[one.site].law if one.site else ""
     more = one.replicated < one.observed  # whether the data have more of it
-    if one.mend and not (one.name.startswith("scatter") and law in advice.OF_ONE_NUMBER):
+    of_law = one.lead in (LEADS.index(kind) for kind in ("scatter", "skewness", "tails"))
+    if one.lead == LEADS.index("skewness") and law not in advice.SYMMETRIC:
+        mend = f"Take a law for {one.site} that is {'more' if more else 'less'} skewed than {law}."
+        return "" if law in advice.OF_ONE_NUMBER else mend
+    if one.mend and not (of_law and law in advice.OF_ONE_NUMBER):
         return one.mend
     if one.name.startswith("share of 0 ") and more and law in advice.COUNTS:
         return advice.zeros(one.site, law)

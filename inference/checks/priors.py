@@ -21,7 +21,8 @@ from ppl_gen.inference.tracing import Batch, trace_nodes
 from ppl_gen.inference.verdict import Finding
 
 NAME = "prior sensitivity"
-SENSITIVE, FAR = 0.05, 3.0
+SENSITIVE = 0.05
+FAR = 2.0, 3.0  # prior deviations, of what the data move and of what they do not
 DRAWS, LEAST_DRAWS = 1000, 100
 ROWS = 2000
 ELEMENTS = 100  # numbers of latents that are looked at
@@ -106,7 +107,8 @@ def pulled(found: Shared, by_prior: Tensor, by_data: Tensor) -> Finding:
     """
     means = found.values.mean(0)
     away = ((means - found.prior[:, 0]).abs() / found.prior[:, 1]).nan_to_num(0.0, 0.0, 0.0)
-    both = torch.where((by_data >= SENSITIVE) | (away > FAR), by_prior, 0.0)
+    away = torch.where(found.prior[:, 1] > 0, away, math.inf)  # also where that is not known
+    both = torch.where(away > torch.where(by_data >= SENSITIVE, *FAR), by_prior, 0.0)
     figure = both.max().item()
     weak = [n for n, p, d in zip(found.names, by_prior, by_data, strict=True)
             if p >= SENSITIVE > d]  # fmt: skip
@@ -119,7 +121,7 @@ def pulled(found: Shared, by_prior: Tensor, by_data: Tensor) -> Finding:
         more = f" Of {_listed(weak)} the priors tell more than the data." if weak else ""
         meaning = f"Prior and data do not pull apart the latents that all data share.{more}"
         return Finding(NAME, figure, "", good, "pass", meaning, "", source, details)
-    worst = int(torch.where(both > SENSITIVE, away + 1e-9 * both, -1.0).argmax())
+    worst = int(torch.where(both > SENSITIVE, away.clamp(max=1e6) + 1e-9 * both, -1.0).argmax())
     name, at = found.names[worst], means[worst].item()
     mean, scale = found.prior[worst].tolist()
     where = (
@@ -138,8 +140,7 @@ def pulled(found: Shared, by_prior: Tensor, by_data: Tensor) -> Finding:
         "Bring the data near to where the priors are, as by subtracting their mean and dividing by "
         "their deviation, or write priors for numbers of their size."
         if found.elsewhere
-        else f"Widen the prior of {name.split('[')[0]}, or bring the data near to it, as by "
-        "subtracting their mean and dividing by their deviation; leave it if the prior is meant.",
+        else f"Widen the prior of {name.split('[')[0]}, or leave it if it is meant.",
         source,
         details,
     )

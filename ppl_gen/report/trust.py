@@ -300,13 +300,13 @@ def _left(details: dict[str, list[float]]) -> Markup:
     if not against or not left:
         return joined([])
     (name, x), (site, y) = *against.items(), *left.items()
-    meant = np.array(details[MEANT], dtype=bool)
+    ((group, marked),) = _named(details, MEANT).items()
+    meant = np.array(marked, dtype=bool)
     axis = name if drawable(name, LONGEST) else "what is given"
     of = site if drawable(site, LONGEST) else "it"
     alt = f"what the story leaves of {len(x)} rows, against what it goes with"
     drawn = drawing.left(np.array(x), np.array(y), meant, axis, of, alt)
-    which = " Triangles, with a line of their own, are the group that is farthest off."
-    which = which if meant.any() else ""
+    which = f" Triangles, with a line of their own, are {group}." if meant.any() else ""
     caption = (
         f"What the story leaves of {site}, in standard deviations of it, against {name}: the "
         f"line joins means of tenths of the rows, or of each level.{which} Good: a level line at "

@@ -354,7 +354,7 @@ def test_what_the_story_leaves_is_drawn_where_it_was_kept(
     left = {
         "drawn against hours": [0.1 * i for i in range(40)],
         "left of score": [math.sin(i) for i in range(40)],
-        "rows that are meant": [float(i % 4 == 0) for i in range(40)],
+        "marked rows: school 3": [float(i % 4 == 0) for i in range(40)],
     }
     strange = {"drawn against $^\u4e16": left["drawn against hours"], **left}
     del strange["drawn against hours"]
@@ -365,3 +365,4 @@ def test_what_the_story_leaves_is_drawn_where_it_was_kept(
         assert figures == bool(details)
         assert ("What the story leaves of score" in shown.text) == bool(details)
         assert told in shown.text
+        assert ("a line of their own, are school 3." in shown.text) == bool(details)
