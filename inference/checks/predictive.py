@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable
 from contextlib import closing
 
+import torch
 from torch import Tensor
 
 from ppl_gen.inference.checks import advice
 from ppl_gen.inference.checks.effects import Effects
 from ppl_gen.inference.checks.observations import covariates, entries, observed_rows, replicates
 from ppl_gen.inference.checks.scales import learns_scale
-from ppl_gen.inference.checks.sites import OwnStatistics, SiteStatistics
+from ppl_gen.inference.checks.sites import OwnStatistics, Pairs, SiteStatistics
 from ppl_gen.inference.checks.statistic import CHANCE, LEADS, Compared, compared
 from ppl_gen.inference.checks.subject import Check, Cost, Subject
 from ppl_gen.inference.verdict import Finding, Status, by_chance
@@ -127,16 +128,16 @@ def _predictive(subject: Subject, name: str, from_prior: bool) -> Finding:
     follows = structure.has_codes and not from_prior
     ordered = not structure.has_codes and len(chosen) == subject.rows
     order = subject.places if ordered else None
-    effects = [
-        Effects.of(site.name, site.data, given, follows, order, site.entries)
-        for site in sites
-        if local[site.name]
-    ]
     own = OwnStatistics(subject, data)
+    rows = [site for site in sites if local[site.name]]
+    between = Pairs.between(rows)
+    effects = [Effects.of(s.name, s.data, given, follows, order, s.entries) for s in rows]
     # Closed whatever a user's statistic raises: the pair's parameters are in force until then.
     with closing(replicates(subject, batch, draws, from_prior=from_prior)) as blocks:
         for block in blocks:
             own.take(block.values)
+            if between is not None:
+                between.take(torch.cat([_table(block.values[s.name], True) for s in rows], 2))
             for effect in effects:
                 effect.take(_table(block.values[effect.site], True))
             for site in sites:
@@ -146,9 +147,8 @@ def _predictive(subject: Subject, name: str, from_prior: bool) -> Finding:
                     None if expected is None else _table(expected, local[site.name]),
                 )
     # Extremes have heavy tails, which would hide effects if these were tested together with them.
-    families = [
-        [s for one in of_some for s in one.statistics()] for of_some in ([*sites, own], effects)
-    ]
+    whole = [*sites, *([] if between is None else [between]), own]
+    families = [[s for one in some for s in one.statistics()] for some in (whole, effects)]
     beyond = [s for family in families for s in family if not s.is_finite]
     if beyond:
         reason = (

@@ -25,6 +25,7 @@ from ppl_gen.inference.estimators.replicates import (
 )
 
 LEAST_ROWS = 20  # below, rows are too few to ask how they spread and how many surprise
+FEW_LEVELS = 10  # whole numbers that are no approximation of a density
 SURPRISING = 0.01
 RESAMPLES = 50
 
@@ -35,8 +36,76 @@ EXTREMES: Limits = (0.5, math.inf)
 COLUMNS: Limits = (0.1, 0.4)
 PIXELS: Limits = (0.15, 0.6)
 PAIRS: Limits = (0.05, 0.15)
+KINDS: Limits = (0.05, math.inf)
 SPREAD: Limits = (0.1, 0.2)
 SURPRISE: Limits = (0.05, 0.25)
+
+
+@dataclass
+class Pairs:
+    """How far pairs of up to 20 numbers of a row go together otherwise than in replicates.
+
+    Attributes:
+        name: What they are numbers of.
+        data: Rows of numbers, ``(N, E)``, NaN where nothing counts.
+        entries: What each is called.
+        site: The site to mend.
+        mend: What the story lacks if they do.
+        made: Correlations of replicates, ``(S, P)`` each.
+    """
+
+    name: str
+    data: Tensor
+    entries: Sequence[str]
+    site: str
+    mend: str = ""
+    made: list[Tensor] = field(default_factory=list)
+
+    @classmethod
+    def between(cls, sites: Sequence[SiteStatistics]) -> Pairs | None:
+        """Of numbers of several sites; None of one alone, or where there are more than 20."""
+        data = [site.data for site in sites]
+        if len(sites) < 2 or sum(rows.shape[1] for rows in data) > FEW_ELEMENTS:
+            return None
+        names = [site.name for site in sites]
+        return cls(
+            " and ".join(names),
+            torch.cat(data, 1),
+            [entry for site in sites for entry in site.entries],
+            names[0],
+            f"Let {' and '.join(names)} be told together, by one law whose noise is correlated, as "
+            "MultivariateNormal, or by latents of each row that all of them follow.",
+        )
+
+    def take(self, drawn: Tensor) -> None:
+        """Add replicates, ``(S, N, E)``."""
+        if 1 < self.data.shape[1] <= FEW_ELEMENTS and len(self.data) >= LEAST_ROWS:
+            self.made.append(correlations(torch.where(self.data.isnan(), torch.nan, drawn)))
+
+    def statistics(self) -> list[Statistic]:
+        """One, or none if there are no pairs."""
+        if not self.made:
+            return []
+        own, drawn = correlations(self.data[None])[0], torch.cat(self.made)
+        observed, replicated = typical_distance(own, drawn, torch.ones_like(own))
+        beyond = (observed.square() - replicated.square().mean()).clamp_min(0).sqrt().item()
+        away = own - drawn.mean(0)
+        worst = int(away.abs().argmax())
+        first, second = torch.triu_indices(self.data.shape[1], self.data.shape[1], 1)[:, worst]
+        named = f"{self.entries[int(first)]} and {self.entries[int(second)]}"
+        return [
+            Statistic(
+                f"correlations of {self.name}",
+                "of correlation",
+                PAIRS,
+                observed.item(),
+                replicated,
+                distance=beyond,
+                where=f"{named}: of the data {own[worst]:.2f}, made {drawn.mean(0)[worst]:.2f}",
+                mend=self.mend,
+                site=self.site,
+            )
+        ]
 
 
 @dataclass
@@ -53,7 +122,8 @@ class SiteStatistics:
             that many rows have.
         pooled: Statistics of all numbers of replicates, ``(S,)`` each.
         elements: Mean and deviation of each element of replicates, ``(S, 2, E)``.
-        pairs: Correlation of each pair of up to 20 elements, ``(S, P)``.
+        whole: Share of whole numbers among those of replicates, ``(S,)`` each, where the data are
+            few of them.
         spread: How much farther replicates lie from what is expected than data, in nats, ``(S,)``.
         nearer: In how many draws a row lies as near to what is expected as its replicate, ``(N,)``.
         draws: How many replicates were taken.
@@ -67,10 +137,13 @@ class SiteStatistics:
     values: Tensor | None = None
     pooled: dict[str, list[Tensor]] = field(default_factory=dict)
     elements: list[Tensor] = field(default_factory=list)
-    pairs: list[Tensor] = field(default_factory=list)
+    whole: list[Tensor] = field(default_factory=list)
     spread: list[Tensor] = field(default_factory=list)
     nearer: Tensor | None = None
     draws: int = 0
+
+    def __post_init__(self) -> None:
+        self.pairs = Pairs(f"elements of {self.name}", self.data, self.entries, self.name)
 
     def take(self, drawn: Tensor, expected: Tensor | None) -> None:
         """Add replicates, ``(S, N, E)``, and what their latents let one expect, if it is known."""
@@ -87,8 +160,10 @@ class SiteStatistics:
             self.pooled.setdefault(name, []).append(value)
         if drawn.shape[2] > 1:
             self.elements.append(element_statistics(drawn))
-        if 1 < drawn.shape[2] <= FEW_ELEMENTS and len(self.data) >= LEAST_ROWS:
-            self.pairs.append(correlations(drawn))
+        self.pairs.take(drawn)
+        if self.kind == "real" and drawn.shape[2] == 1 and self._levels():
+            flat = drawn[..., 0][:, ~self.data[:, 0].isnan()]
+            self.whole.append((flat == flat.round()).double().mean(1))
         if expected is None or expected.isnan().all():
             return
         far, far_drawn = (
@@ -151,34 +226,27 @@ class SiteStatistics:
                     site=self.name,
                 )
             )
-        if self.pairs:
-            found.append(self._together())
+        found += self.pairs.statistics()
+        if self.whole:
+            levels = self._levels()
+            found.append(
+                Statistic(
+                    f"share of whole numbers of {self.name}",
+                    "of the rows",
+                    KINDS,
+                    1.0,
+                    torch.cat(self.whole),
+                    mend=_of_levels(self.name, levels),
+                    site=self.name,
+                    lead=LEADS.index("heap"),
+                )
+            )
         enough = int((~self.data.isnan()).sum()) >= LEAST_ROWS
         if enough and self.spread and torch.cat(self.spread).isfinite().all():
             name = f"spread of {self.name} about what is expected"
             drawn = torch.cat(self.spread)
             found.append(Statistic(name, "nats", SPREAD, 0.0, drawn, site=self.name))
         return found
-
-    def _together(self) -> Statistic:
-        """How far pairs of elements go together otherwise than in replicates."""
-        own, drawn = correlations(self.data[None])[0], torch.cat(self.pairs)
-        observed, replicated = typical_distance(own, drawn, torch.ones_like(own))
-        beyond = (observed.square() - replicated.square().mean()).clamp_min(0).sqrt().item()
-        away = own - drawn.mean(0)
-        worst = int(away.abs().argmax())
-        first, second = torch.triu_indices(self.data.shape[1], self.data.shape[1], 1)[:, worst]
-        named = f"{self.entries[int(first)]} and {self.entries[int(second)]}"
-        return Statistic(
-            f"correlations of elements of {self.name}",
-            "of correlation",
-            PAIRS,
-            observed.item(),
-            replicated,
-            distance=beyond,
-            where=f"{named}: of the data {own[worst]:.2f}, made {drawn.mean(0)[worst]:.2f}",
-            site=self.name,
-        )
 
     def surprise(self) -> Compared | None:
         """Rows that lie farther from what is expected than nearly all of their replicates."""
@@ -216,6 +284,12 @@ class SiteStatistics:
             least = chosen[self.nearer.argsort()[:5]]
             found[f"least likely rows of {self.name}"] = least.double().tolist()
         return found
+
+    def _levels(self) -> list[float]:
+        """Values of the data, if these are few whole numbers."""
+        values = self.data[~self.data.isnan()].unique()
+        few = len(values) <= FEW_LEVELS and len(self.data) >= LEAST_ROWS
+        return values.tolist() if few and torch.equal(values, values.round()) else []
 
     def _deviation(self) -> float:
         """That of the data; where they are all equal, or one number, that of replicates."""
@@ -297,6 +371,14 @@ class OwnStatistics:
                 "missing values"
             )
         return value
+
+
+def _of_levels(site: str, levels: list[float]) -> str:
+    """What is said of few whole numbers under a density."""
+    return (
+        f"All of {site} are {len(levels)} whole numbers from {levels[0]:g} to {levels[-1]:g}: take "
+        "a law of such, as Categorical, OrderedLogistic, Binomial or, of counts, Poisson."
+    )
 
 
 def _level(site: str) -> str:

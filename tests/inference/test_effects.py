@@ -185,6 +185,51 @@ def test_a_column_with_a_stand_in_is_looked_at_without_it() -> None:
     assert held.status == "pass", "what is observed may be masked"
 
 
+def ratings(x: Tensor) -> None:
+    """Normal, of a known mean and deviation."""
+    with pyro.plate("rows", len(x)):
+        pyro.sample("x", dist.Normal(pyro.param("mean", torch.tensor(3.0)), 1.0), obs=x)
+
+
+def test_few_whole_numbers_under_a_density_are_told() -> None:
+    x = (3 + drawn(300)).round().clamp(1, 5)
+    finding = posterior_predictive(Subject(as_it_is((ratings, nothing), x), x, draws=100))
+    many = (3 + drawn(300) * 10).round() / 10
+    other = posterior_predictive(Subject(as_it_is((ratings, nothing), many), many, draws=100))
+
+    assert "All of x are 5 whole numbers from 1 to 5: take a law of such" in finding.remedy
+    assert "whole numbers" not in other.meaning
+
+
+def pressures(low: Tensor, high: Tensor) -> None:
+    """Two sites that know nothing of each other."""
+    with pyro.plate("rows", len(low)):
+        mean = pyro.param("mean", torch.tensor(0.0))
+        pyro.sample("low", dist.Normal(mean, 1.0), obs=low)
+        pyro.sample("high", dist.Normal(mean, 1.0), obs=high)
+
+
+def test_sites_that_go_together_otherwise_are_named() -> None:
+    low, other = drawn(300), drawn(300, seed=1)
+    for high, together in ((0.7 * low + 0.51**0.5 * other, True), (other, False)):
+        run = as_it_is((pressures, lambda low, high: None), (low, high))
+        finding = posterior_predictive(Subject(run, (low, high), draws=100))
+        assert (finding.status == "fail") == together
+        assert ("correlations of low and high (low and high: of" in finding.meaning) == together
+        assert finding.remedy.startswith("Let low and high be told together") == together
+
+
+def test_whole_numbers_that_a_law_does_not_take_are_told_before_a_fit() -> None:
+    def sprouted(x: Tensor, y: Tensor) -> None:
+        slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+        with pyro.plate("rows", len(x)):
+            pyro.sample("y", dist.Bernoulli(logits=slope * x), obs=y)
+
+    x = drawn(40)
+    with pytest.raises(pg.StoryError, match=r"'y' is Bernoulli and .* got int64: give it obs=y.fl"):
+        pg.fit((sprouted, "AutoNormal"), (x, (x > 0).long()), epochs=1, progress=False)
+
+
 def test_a_heap_is_an_outermost_value_of_many_rows() -> None:
     x = drawn(100)
     assert heaped(x).tolist() == []
