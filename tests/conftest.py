@@ -1,5 +1,7 @@
 """What all tests share."""
 
+import signal
+
 import pyro
 import pytest
 import torch
@@ -7,6 +9,10 @@ import torch
 # The tensors here are small: more threads gain nothing, and where other programs keep the cores
 # busy, threads that wait for each other take many times as long.
 torch.set_num_threads(1)
+
+# A shell has what it starts in the background ignore Ctrl-C, which some tests send.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
