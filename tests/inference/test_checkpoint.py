@@ -227,11 +227,13 @@ def test_what_is_ignored_stays_ignored() -> None:
 
 
 PROGRAM = """
-import sys, torch
+import sys, time, torch
 import ppl_gen as pg
 from ppl_gen.models import VAE
 x = torch.randn(2000, 6, generator=torch.Generator().manual_seed(0))
-options = {"resume": sys.argv[1]} if sys.argv[2:] else {"out": sys.argv[1], "epochs": 400}
+options = {"resume": sys.argv[1]}
+if not sys.argv[2:]:  # slow enough to be ended on its way, however busy the machine is
+    options = {"out": sys.argv[1], "epochs": 400, "callback": lambda *_: time.sleep(0.03)}
 pg.fit(VAE((6,), latent=2, hidden=(8,)), x, progress=False, checkpoint_seconds=0.2, **options)
 """
 
