@@ -422,7 +422,7 @@ def _farthest(away: Tensor, contrast: Contrast, name: str) -> str:
     size = away[function, element].item() / contrast.shares[function].item() ** 0.5
     words = {
         "scatter": ("more", "less"),
-        "slopes": ("more of slope", "less of slope"),
+        "slopes": ("higher in slope", "lower in slope"),
         "product": ("more", "less"),
     }.get(contrast.kind if name == "mean" else name, ("higher", "lower"))
     return f"{contrast.labels[function]}: the data {abs(size):.2g} {words[size < 0]}"
