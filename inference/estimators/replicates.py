@@ -142,7 +142,13 @@ def heaped(x: Tensor) -> Tensor:
     Returns:
         None, one or both.
     """
-    values, counts = x[~x.isnan()].unique(return_counts=True)
+    known = x[~x.isnan()]
+    # Sorting takes long, and of most columns one look is enough.
+    if not any(
+        int((known == end).sum()) >= HEAP for end in (known.aminmax() if len(known) else ())
+    ):
+        return known[:0]
+    values, counts = known.unique(return_counts=True)
     ends = ((0, 1), (-1, -2)) if len(values) > FEW_VALUES else ()
     found = [end for end, next_ in ends if counts[end] >= max(HEAP, 3 * int(counts[next_]))]
     return values[found]
@@ -154,9 +160,9 @@ def apart_from_all(x: Tensor) -> Tensor:
     Args:
         x: Data of any shape, NaN where missing.
     """
-    values = x[x.isfinite()].unique()
-    found = []
-    for end in heaped(x[x.isfinite()]):
+    heaps, found = heaped(x[x.isfinite()]), []
+    values = x[x.isfinite()].unique() if len(heaps) else heaps
+    for end in heaps:
         rest = values[values != end]
         if len(rest) >= FEW_VALUES and (rest - end).abs().min() > rest.max() - rest.min():
             found.append(end)
