@@ -146,13 +146,19 @@ def before_a_fit(
         rows_a_step=batches.batch_size,
         seed=seed,
         numbers=numbers,
-        whole=() if batches.part is None or batches.on_disk else batches.columns,
+        whole=_whole(batches),
     )
     # Where there is nothing to fit, the fit says so itself.
     failed = [finding for finding in found if finding.status == "fail" and finding.figure > 0]
     if failed:
         more = f" ({len(failed) - 1} more: see ppl_gen.doctor)" if len(failed) > 1 else ""
         warnings.warn(f"{failed[0].meaning} {failed[0].remedy}{more}", UserWarning, stacklevel=2)
+
+
+def _whole(batches: Batches) -> Batch:
+    """All rows as they are kept; nothing of those on disk, or of images kept as bytes."""
+    part = batches.part
+    return () if part is None or batches.on_disk or part.levels is not None else batches.columns
 
 
 def _some(structure: Structure, batches: Batches) -> tuple[Batch, list[int]]:

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
-from ppl_gen.data import Dataset, load
+from ppl_gen.data import Dataset, as_part, load
 from ppl_gen.errors import DataError, PplGenError
 from ppl_gen.inference.checks.calibration import CALIBRATION
 from ppl_gen.inference.checks.closeness import CLOSENESS
@@ -34,7 +35,7 @@ from ppl_gen.inference.verdict import Finding, Verdict
 if TYPE_CHECKING:
     from ppl_gen.inference.run import Run
 
-NEAR = 0.125  # nats
+ENDED_NEAR = 0.125  # nats from the posterior, at which it does not matter how the fit came there
 
 logger = logging.getLogger("ppl_gen")
 
@@ -106,7 +107,8 @@ def check(
         The verdict, which is also kept as ``run.verdict``.
 
     Raises:
-        DataError: If there are no data, or they have another form than those of the fit.
+        DataError: If there are no data, or they have another form than those of the fit, or
+            ``row_numbers`` are not one for each row.
         ValueError: If the level is unknown, or the budget negative.
         TypeError: If a statistic is no function.
         KeyboardInterrupt: If it is interrupted; what was done is kept as ``run.verdict``.
@@ -128,6 +130,14 @@ def check(
         if data.rows is not None:
             row_numbers = data.rows[2 if run.structure.takes_new_rows else 0]
         data = data.test if run.structure.takes_new_rows else data.train
+    if row_numbers is not None:
+        row_numbers = torch.as_tensor(row_numbers)
+        rows = 0 if data is None else len(as_part(data))
+        if row_numbers.shape != (rows,) or row_numbers.is_floating_point():
+            raise DataError(
+                f"row_numbers must be a whole number for each of the {rows} rows of the data, got "
+                f"shape {tuple(row_numbers.shape)}, {str(row_numbers.dtype).removeprefix('torch.')}"
+            )
     subject = Subject(
         run,
         data,
@@ -184,7 +194,7 @@ def reconciled(findings: list[Finding]) -> list[Finding]:
     but = {}
     if answers("longer fit"):
         but["settled"] = " But going on does not raise it: see 'longer fit'."
-    if answers("gap", NEAR) and answers("k-hat"):
+    if answers("gap", ENDED_NEAR) and answers("k-hat"):
         but["R-hat"] = " But the guide lies near the posterior where it ended: see 'gap'."
     return [
         replace(f, status="pass", meaning=f.meaning + but[f.check], remedy="")

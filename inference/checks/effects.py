@@ -21,7 +21,12 @@ from ppl_gen.inference.estimators.contrasts import (
     effects,
     explained,
 )
-from ppl_gen.inference.estimators.replicates import FEW_ELEMENTS, shape, typical_distance
+from ppl_gen.inference.estimators.replicates import (
+    FEW_ELEMENTS,
+    beyond_chance,
+    shape,
+    typical_distance,
+)
 from ppl_gen.inference.estimators.rhythms import LEAST_ROWS, Waves, neighbours, waves_along
 
 LIMITS: Limits = (0.15, 0.4)
@@ -130,8 +135,8 @@ class Effects:
                     orders[IN_FILE] = order
             for name, values in orders.items():
                 looks += _along(name, values)
-        if not follows and not whole and rows is data and len(known) >= LEAST_ROWS:
-            looks.append(_Shaped(names))
+        if not follows and not whole and rows is data and len(rows) >= LEAST_ROWS:
+            looks.append(_Shaped(names, rows.isnan()))
         scaled = not follows and not whole
         return cls(site, rows, looks, follows, scaled, [[] for _ in looks])
 
@@ -223,7 +228,7 @@ class _Differs:
                     LIMITS,
                     value.item(),
                     chance,
-                    distance=_beyond(value, chance),
+                    distance=beyond_chance(value, chance),
                     where=_farthest(away, self.contrast, name),
                     mend=_lacking(name, site, self.contrast) + _alone(away, self.contrast),
                     site=site,
@@ -271,7 +276,7 @@ class _ComesBack:
                 LIMITS,
                 value.item(),
                 chance,
-                distance=_beyond(value[0], chance),
+                distance=beyond_chance(value[0], chance),
                 where=f"every {length} of {of}: the data rise and fall by {swing:.2g}",
                 mend=f"{mend}.",
                 site=site,
@@ -336,9 +341,10 @@ class _Shaped:
     """The law of what is left may be skewed, or have other tails."""
 
     names: Sequence[str]
+    missing: Tensor
 
     def of(self, x: Tensor) -> Tensor:
-        return shape(x)
+        return shape(torch.where(self.missing, torch.nan, x))
 
     def compared(self, site: str, own: Tensor, drawn: Tensor) -> list[Statistic]:
         found, units = [], torch.ones(own.shape[2])
@@ -355,7 +361,7 @@ class _Shaped:
                     limits,
                     value.item(),
                     chance,
-                    distance=_beyond(value, chance),
+                    distance=beyond_chance(value, chance),
                     where=f"{whose}of the data {seen:.2f}, made {made:.2f}",
                     mend=_other_law(name, site, seen > made),
                     site=site,
@@ -400,11 +406,6 @@ def _along(name: str, values: Tensor) -> list[Look]:
 def _condensed(rows: Tensor) -> Tensor:
     """Rows of numbers, or where there are more than 20 the mean of each."""
     return rows if rows.shape[-1] <= FEW_ELEMENTS else rows.nanmean(-1, keepdim=True)
-
-
-def _beyond(value: Tensor, chance: Tensor) -> float:
-    """What of a root mean square is more than chance makes."""
-    return (value.square() - chance.square().mean()).clamp_min(0).sqrt().item()
 
 
 def _odds(share: Tensor) -> Tensor:

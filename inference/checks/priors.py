@@ -107,7 +107,8 @@ def pulled(found: Shared, by_prior: Tensor, by_data: Tensor) -> Finding:
     """
     means = found.values.mean(0)
     away = ((means - found.prior[:, 0]).abs() / found.prior[:, 1]).nan_to_num(0.0, 0.0, 0.0)
-    away = torch.where(found.prior[:, 1] > 0, away, math.inf)  # also where that is not known
+    known = found.prior.isfinite().all(1) & (found.prior[:, 1] > 0)
+    away = torch.where(known, away, math.inf)
     both = torch.where(away > torch.where(by_data >= SENSITIVE, *FAR), by_prior, 0.0)
     figure = both.max().item()
     weak = [n for n, p, d in zip(found.names, by_prior, by_data, strict=True)

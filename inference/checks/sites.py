@@ -15,6 +15,7 @@ from ppl_gen.inference.checks.subject import Subject
 from ppl_gen.inference.estimators.replicates import (
     FEW_ELEMENTS,
     Kind,
+    beyond_chance,
     correlations,
     element_statistics,
     element_units,
@@ -63,9 +64,13 @@ class Pairs:
 
     @classmethod
     def between(cls, sites: Sequence[SiteStatistics]) -> Pairs | None:
-        """Of numbers of several sites; None of one alone, or where there are more than 20."""
+        """Of numbers of several sites of the same rows; None of one, or of more than 20."""
         data = [site.data for site in sites]
-        if len(sites) < 2 or sum(rows.shape[1] for rows in data) > FEW_ELEMENTS:
+        if (
+            len(sites) < 2
+            or len(set(map(len, data))) > 1
+            or sum(rows.shape[1] for rows in data) > FEW_ELEMENTS
+        ):
             return None
         names = [site.name for site in sites]
         return cls(
@@ -88,7 +93,7 @@ class Pairs:
             return []
         own, drawn = correlations(self.data[None])[0], torch.cat(self.made)
         observed, replicated = typical_distance(own, drawn, torch.ones_like(own))
-        beyond = (observed.square() - replicated.square().mean()).clamp_min(0).sqrt().item()
+        beyond = beyond_chance(observed, replicated)
         away = own - drawn.mean(0)
         worst = int(away.abs().argmax())
         first, second = torch.triu_indices(self.data.shape[1], self.data.shape[1], 1)[:, worst]
@@ -186,8 +191,8 @@ class SiteStatistics:
             if name.startswith("share"):
                 unit, size = "of its deviation", max((observed * (1 - observed)) ** 0.5, 0.1)
                 if self.kind == "real":
-                    value = name.removeprefix("share of ")
-                    mend, lead = _cut_off(self.name, value, observed), LEADS.index("heap")
+                    outermost = name.removeprefix("share of ")
+                    mend, lead = _cut_off(self.name, outermost, observed), LEADS.index("heap")
             elif name == "sd of rows' means":
                 unit, limits = "of itself", TOGETHER
                 size = max(observed, drawn.mean().item(), 1e-12)
@@ -211,7 +216,7 @@ class SiteStatistics:
         for i, name in enumerate(("mean", "sd") if self.elements else ()):
             own, drawn, units = self._of_elements(i)
             observed, replicated = typical_distance(own, drawn, units)
-            beyond = (observed.square() - replicated.square().mean()).clamp_min(0).sqrt().item()
+            beyond = beyond_chance(observed, replicated)
             limits = COLUMNS if len(units) <= FEW_ELEMENTS else PIXELS
             name, unit = f"{name} of single elements of {self.name}", "of their deviation"
             found.append(

@@ -209,7 +209,8 @@ def shape(x: Tensor) -> Tensor:
     exponential one 0.333 and 0.167, Student's t of 2 degrees of freedom 0 and 0.375.
 
     Args:
-        x: Replicates, ``(S, N, E)``, NaN where missing, in all alike; at least 4 rows are there.
+        x: Replicates, ``(S, N, E)``, NaN where missing, in all alike; an element of fewer than 4
+            rows gives 0.
 
     Reference:
         Hosking (1990), https://doi.org/10.1111/j.2517-6161.1990.tb01775.x
@@ -218,16 +219,24 @@ def shape(x: Tensor) -> Tensor:
     for element in x.double().unbind(2):
         ordered = element[:, ~element[0].isnan()].sort(1).values
         count = ordered.shape[1]
+        if count < 4:
+            found.append(x.new_zeros(len(x), 2, dtype=torch.float64))
+            continue
         place = torch.arange(count, dtype=torch.float64)
         weight, moments = torch.ones(count, dtype=torch.float64), []
         for order in range(4):
             moments.append((ordered * weight).mean(1))
-            weight = weight * (place - order) / (count - 1 - order)
+            weight = weight * (place - order) / max(1, count - 1 - order)
         b0, b1, b2, b3 = moments
-        second = (2 * b1 - b0).clamp_min(1e-300)
+        second = (2 * b1 - b0).clamp_min(1e-12)
         third, fourth = 6 * b2 - 6 * b1 + b0, 20 * b3 - 30 * b2 + 12 * b1 - b0
         found.append(torch.stack([third / second, fourth / second], 1))
     return torch.stack(found, 2)
+
+
+def beyond_chance(value: Tensor, chance: Tensor) -> float:
+    """What of a root mean square, ``()``, is more than those of replicates, ``(S,)``, have."""
+    return (value.square() - chance.square().mean()).clamp_min(0).sqrt().item()
 
 
 def element_units(deviation: Tensor, replicated: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ppl_gen.inference.estimators.contrasts import LEVELS
+
 LEAST_ROWS = 50
-LEAST_LEVELS = 20  # of so few values a number parts groups, see contrasts
 LEAST_TURNS = 3  # what comes back less often is a curve
 MOST_FREQUENCIES = 1000
 MOST_NUMBERS = 5_000_000  # that the waves may take
@@ -99,7 +100,7 @@ def waves_along(values: Tensor) -> Waves | None:
     values = values.double()
     known = ~values.isnan()
     levels = values[known].unique()
-    if len(levels) <= LEAST_LEVELS or int(known.sum()) < LEAST_ROWS:
+    if len(levels) <= LEVELS or int(known.sum()) < LEAST_ROWS:
         return None
     most = min(MOST_FREQUENCIES, len(levels) // 2, MOST_NUMBERS // (4 * len(values)))
     # Whole turns alone would miss half the power of what turns half as often between them.

@@ -271,6 +271,14 @@ def no_rows(day: Tensor, count: Tensor) -> None:
 DAYS = torch.arange(364)
 
 
+@pytest.mark.parametrize("numbers", [torch.arange(3), torch.zeros(400), [[1]]])
+def test_row_numbers_that_are_none_are_refused(numbers: Any) -> None:
+    data = HOURS, SCHOOL, LEVEL[SCHOOL] + 0.5 * HOURS + NOISE
+    run = as_it_is((schools, no_guide), data)
+    with pytest.raises(pg.DataError, match="a whole number for each of the 400 rows"):
+        pg.check(run, data, row_numbers=numbers, progress=False)
+
+
 def test_a_rhythm_in_the_order_of_the_rows_is_found_though_they_were_divided() -> None:
     """Seven of ten rows, at random, and no column that tells the day."""
     level = LEVEL[SCHOOL] + 0.5 * HOURS + 0.8 * NOISE
@@ -396,6 +404,29 @@ def test_ratios_of_l_moments_are_those_of_scipy() -> None:
             known = exact[~exact[:, element].isnan(), element].numpy()
             expected = stats.lmoment(known, order=[3, 4], standardize=True)
             assert_close(replicate[:, element], torch.tensor(expected), rtol=1e-9, atol=1e-12)
+
+
+def test_an_element_of_few_rows_has_no_shape_and_spoils_no_other() -> None:
+    x = drawn(3, 60, 3)
+    x[:, 3:, 0] = math.nan
+    x[:, :, 1] = 1.0
+
+    found = shape(x)
+
+    assert found[:, :, 0].abs().max() == 0
+    assert found.isfinite().all()
+    few = drawn(8, 12)
+    run = as_it_is((wide, nothing), few)
+    few[:, 3] = math.nan
+    assert posterior_predictive(Subject(run, few, draws=40)).status != "skipped"
+
+
+def wide(x: Tensor) -> None:
+    """Twelve numbers a row; what is missing does not count."""
+    with pyro.plate("rows", len(x)):
+        law = dist.Normal(pyro.param("mean", torch.tensor(0.0)).expand(12), 1.0)
+        counts = ~x.isnan()
+        pyro.sample("x", law.mask(counts).to_event(1), obs=x.nan_to_num())
 
 
 def test_waves_explain_what_least_squares_do() -> None:
