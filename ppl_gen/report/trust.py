@@ -14,7 +14,7 @@ from ppl_gen.inference.checks.calibration import (
     LIKELIHOOD_WITHIN,
 )
 from ppl_gen.inference.checks.closeness import LIMITS
-from ppl_gen.inference.checks.effects import AGAINST, LEFT, MEANT
+from ppl_gen.inference.checks.look import AGAINST, LEFT, MEANT
 from ppl_gen.inference.checks.reference import SHIFT, STRETCH
 from ppl_gen.inference.estimators.settled import before_the_fall
 from ppl_gen.inference.verdict import Finding, Status

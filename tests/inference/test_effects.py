@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import ppl_gen as pg
-from ppl_gen.inference.checks.effects import AGAINST, LEFT, MEANT
+from ppl_gen.inference.checks.look import AGAINST, LEFT, MEANT
 from ppl_gen.inference.checks.predictive import posterior_predictive
 from ppl_gen.inference.checks.scales import learns_scale
 from ppl_gen.inference.checks.subject import Subject
