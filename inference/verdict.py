@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Status = Literal["pass", "warn", "fail", "skipped", "not applicable"]
 WIDTH = 110
 _BY_CHANCE = " So few data make as much by chance, and could not tell a fault of that size."
+# What shows in all that is looked at after it, the first in what is looked at after that.
+_CAUSES = ("doctor", "settled", "R-hat", "longer fit", "active units", "mutual information")
 _MARKS = {"fail": " !!", "warn": "  !"}
 _COLOURS = {
     "pass": "green",
@@ -44,6 +46,7 @@ class Finding:
         source: Where check and threshold come from.
         details: Further figures by name, one a latent dimension or a statistic.
         question: That of the check which it answers; empty if it was asked alone.
+        of_story: Whether it names what the story lacks, which no guide can make good.
     """
 
     check: str
@@ -56,6 +59,7 @@ class Finding:
     source: str
     details: dict[str, list[float]] = field(default_factory=dict, repr=False)
     question: str = ""
+    of_story: bool = False
 
     @property
     def measured(self) -> str:
@@ -107,6 +111,26 @@ class Verdict:
         """The findings of some statuses, in their order."""
         return tuple(finding for finding in self.findings if finding.status in statuses)
 
+    def by_cause(self, status: Status) -> tuple[Finding, ...]:
+        """The findings of a status, those first that others may follow from.
+
+        What is wrong with the programs shows in everything, and so does a fit that is still under
+        way or a code that says nothing. What the story lacks moves its posterior as well, and makes
+        it harder to follow: it comes before what is said of the guide.
+        """
+
+        def place(finding: Finding) -> int:
+            if finding.check in _CAUSES:
+                return _CAUSES.index(finding.check)
+            return len(_CAUSES) + (not finding.of_story)
+
+        return tuple(sorted(self.of(status), key=place))
+
+    @property
+    def first(self) -> Finding | None:
+        """The finding to begin with, see :meth:`by_cause`; None if none fails or warns."""
+        return next(iter((*self.by_cause("fail"), *self.by_cause("warn"))), None)
+
     @property
     def counts(self) -> str:
         """How many findings have which status, in words, the worst first."""
@@ -150,6 +174,9 @@ class Verdict:
         yield Text(f"on {data}{draws}, level {self.level}", "dim")
         if self.status == "warn" and not self.of("warn"):
             yield Text("nothing warns: what was skipped keeps the whole from passing", "dim")
+        if self.first is not None and self.first.remedy:
+            advice = Text.assemble(("begin with ", "dim"), (self.first.check, "bold"))
+            yield Text.assemble(advice, f": {self.first.remedy}")
         yield Text("")
         names = max((len(f.check) for group in self.answers.values() for f in group), default=0)
         for question, findings in self.answers.items():
@@ -162,7 +189,7 @@ class Verdict:
             "pass": "What passes",
         }
         for status, heading in blocks.items():
-            if found := self.of(status):
+            if found := self.by_cause(status):
                 yield Text(f"\n{heading}", _COLOURS[status])
             for f in found:
                 said = f.in_short if status == "pass" else f"{f.meaning} {f.remedy}".strip()
@@ -186,7 +213,8 @@ class Verdict:
 
     def to_json(self) -> str:
         """The verdict as JSON; figures that were skipped are null."""
-        plain: dict[str, Any] = {"status": self.status, **asdict(self)}
+        first = None if self.first is None else self.first.check
+        plain: dict[str, Any] = {"status": self.status, "first": first, **asdict(self)}
         for finding in plain["findings"]:
             if not math.isfinite(finding["figure"]):
                 finding["figure"] = None

@@ -214,6 +214,7 @@ def judged(
         next((said for one in off if (said := remedy(one))), otherwise) if off else "",
         "Gelman et al. 1996",
         {**each, **within, **details},
+        of_story=bool(off) and off[0].lead < len(LEADS) - 1,
     )
 
 

@@ -144,6 +144,7 @@ def pulled(found: Shared, by_prior: Tensor, by_data: Tensor) -> Finding:
         else f"Widen the prior of {name.split('[')[0]}, or leave it if it is meant.",
         source,
         details,
+        of_story=bool(found.elsewhere),
     )
 
 

@@ -23,11 +23,15 @@ def verdict(view: View) -> Markup:
         f"Made on {rows} with {found.draws:,} draws each, at level {found.level}: how far to "
         f"believe the posterior. Of {len(found.findings)} checks: {found.counts}."
     )
+    first = found.first
+    begin = Markup()
+    if first is not None and first.remedy:
+        begin = tag("p", "Begin with ", tag("b", first.check), ": ", linked(first.remedy))
     words = [
         *(_told("What fails", found, "fail"), _told("What warns", found, "warn")),
         *(_in_short(found), _left_out(found, "skipped"), _left_out(found, "not applicable")),
     ]
-    return joined([tag("p", intro), _table(found), *words])
+    return joined([tag("p", intro), begin, _table(found), *words])
 
 
 def badge(status: str, words: str = "") -> Markup:
@@ -78,7 +82,7 @@ def _row(found: Finding) -> Markup:
 def _told(heading: str, found: Verdict, status: Status) -> Markup:
     """What each finding of a status says, and what to do."""
     parts = []
-    for one in found.of(status):
+    for one in found.by_cause(status):
         remedy = [tag("p", "→ ", linked(one.remedy))] if one.remedy else []
         parts.append(tag("li", tag("p", tag("b", one.check), ": ", linked(one.meaning)), *remedy))
     if not parts:

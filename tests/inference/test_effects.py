@@ -115,6 +115,7 @@ def test_an_effect_that_the_story_lacks_is_found_and_named(
     assert finding.status in ("warn", "fail")
     assert named in finding.meaning
     assert remedy in finding.remedy
+    assert finding.of_story
 
 
 def test_what_is_left_can_be_drawn_against_what_it_goes_with() -> None:

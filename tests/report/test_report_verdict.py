@@ -1,5 +1,6 @@
 """The verdict on a page: a table by question, sentences by status, a figure for each finding."""
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -206,6 +207,32 @@ def test_findings_stand_below_their_question_and_the_worst_is_told_first(
     ):
         assert part.count("<li>") == len(verdict.of(status))
         assert all(f"{f.check} says so." in part for f in verdict.of(status))
+
+
+def test_the_verdict_begins_with_what_others_may_follow_from(
+    run: Run, images: Part, tmp_path: Path
+) -> None:
+    guide, fit = finding("k-hat", "fail"), finding("longer fit", "fail")
+    story = replace(finding("posterior predictive", "fail"), of_story=True)
+    programs, slight = finding("doctor", "fail"), finding("doctor", "warn")
+
+    def of(*findings: Finding) -> Verdict:
+        return Verdict(findings, 1, 1)
+
+    assert of(slight, guide, story).by_cause("fail") == (story, guide)
+    assert of(slight, guide, replace(story, of_story=False)).first == guide
+    assert of(guide, fit, story).first == fit
+    assert of(guide, replace(story, status="warn")).first == guide
+    assert of(guide, story, programs).first == programs
+    assert of(slight).first == slight
+    assert of(finding("k-hat", "pass"), finding("doctor", "skipped")).first is None
+    both = of(guide, story)
+    assert "begin with posterior predictive: Mend posterior predictive." in str(both)
+    assert json.loads(both.to_json())["first"] == "posterior predictive"
+    assert Verdict.from_json(both.to_json()) == both
+    text = written(run, both, tmp_path, images)
+    assert "Begin with <b>posterior predictive</b>: Mend posterior predictive." in text
+    assert "Begin with" not in written(run, of(finding("k-hat", "pass")), tmp_path, images)
 
 
 def test_checks_left_out_for_one_reason_are_told_together() -> None:
