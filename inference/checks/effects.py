@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from ppl_gen.inference.checks.differing import Differs
 from ppl_gen.inference.checks.look import AGAINST, BEFORE, LEFT, MEANT, Look
-from ppl_gen.inference.checks.ordered import IN_FILE, along
+from ppl_gen.inference.checks.ordered import IN_FILE, along, later, new_before, rows_before
 from ppl_gen.inference.checks.shaped import Shaped
 from ppl_gen.inference.checks.statistic import Statistic
 from ppl_gen.inference.estimators.contrasts import NORMAL, centred, contrasts_of
@@ -31,10 +30,10 @@ class Effects:
     deviation there, as Pearson's residuals are. What is left may go with each number that the story
     is given, or with two of them, in the ways of
     :func:`ppl_gen.inference.estimators.contrasts.contrasts_of`: in its mean, or by one number in
-    its scatter; and with that of the row before. It may come back along a number, or be alike where
-    this is, and its law may have other tails than that of the replicates. Distances of effects are
-    root mean squares over rows, in deviations of what the numbers leave open: what an effect that
-    the story lacks would explain.
+    its scatter; and with that of rows before. It may jump or come back along a number, or be alike
+    where this is, and its law may have other tails than that of the replicates. Distances of
+    effects are root mean squares over rows, in deviations of what the numbers leave open: what an
+    effect that the story lacks would explain.
 
     Attributes:
         site: The name of the site.
@@ -84,7 +83,10 @@ class Effects:
         whole = bool((known == known.round()).all())
         scatters = not bool(((known == 0) | (known == 1)).all())
         contrasts = contrasts_of(columns)
-        before = {} if follows else _of_the_row_before(columns, order)
+        before = {}
+        if order is not None and not follows:  # what happened yesterday may be what acts today
+            both = ((n, v.double(), rows_before(v, order, 1)) for n, v in columns.items())
+            before = {f"{n}{BEFORE}": b for n, v, b in both if new_before(v, b) is not None}
         for name, values in before.items():
             contrasts += contrasts_of({name: values})
         given = {**columns, **before}
@@ -97,6 +99,7 @@ class Effects:
                     orders[IN_FILE] = order
             for name, values in orders.items():
                 looks += along(name, values)
+            looks += [] if order is None else later(columns, order)
         if not follows and not whole and rows is data and len(rows) >= LEAST_ROWS:
             looks.append(Shaped(names, rows.isnan()))
         scaled = not follows and not whole
@@ -165,24 +168,6 @@ class Effects:
             key: [float(f"{number:.5g}") for number in value[some].tolist()]
             for key, value in values.items()
         }
-
-
-def _of_the_row_before(columns: Mapping[str, Tensor], order: Tensor | None) -> dict[str, Tensor]:
-    """Each column of the row that stands before, NaN where that is not at hand.
-
-    What happened yesterday may be what acts today.
-    """
-    if order is None:
-        return {}
-    places = order.argsort()
-    follows = order[places].diff() == 1
-    found = {}
-    for name, values in columns.items():
-        before = torch.full_like(values, math.nan, dtype=torch.float64)
-        ordered = values[places].double()
-        before[places[1:]] = torch.where(follows, ordered[:-1], math.nan)
-        found[f"{name}{BEFORE}"] = before
-    return found
 
 
 def _condensed(rows: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ppl_gen.errors import StoryError
 from ppl_gen.inference.checks.subject import Subject
-from ppl_gen.inference.estimators.replicates import FEW_ELEMENTS, apart_from_all
+from ppl_gen.inference.estimators.heaps import apart_from_all
+from ppl_gen.inference.estimators.replicates import FEW_ELEMENTS
 from ppl_gen.inference.passes import plan
 from ppl_gen.inference.sampler import Sampler
 from ppl_gen.inference.seeds import seeded

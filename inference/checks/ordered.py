@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +14,13 @@ from ppl_gen.inference.checks.statistic import LEADS, Statistic
 from ppl_gen.inference.estimators.contrasts import LEVELS
 from ppl_gen.inference.estimators.replicates import beyond_chance
 from ppl_gen.inference.estimators.rhythms import LEAST_ROWS, Waves, neighbours, waves_along
+from ppl_gen.inference.estimators.splits import Splits, splits_along
 
 IN_FILE = "in the order of the data"
+AS_GOOD = 0.95  # what a step explains of what a curve does, for it to be a step
+LAGS = range(2, 15)  # rows before; one is looked at as all that is given of a row
+MOST_NUMBERS = 20_000_000  # that what was given before may take
+NEW = 0.1  # share of what was given before that is not known from what is given since
 
 
 def along(name: str, values: Tensor) -> list[Look]:
@@ -24,8 +30,81 @@ def along(name: str, values: Tensor) -> list[Look]:
         return []
     waves = waves_along(values)
     looks: list[Look] = [] if waves is None else [ComesBack(name, waves, values)]
+    splits = splits_along(values)
+    looks += [] if splits is None else [Jumps(name, splits, values)]
     order = values.argsort(stable=True)[: len(known)]  # what is missing stands last
     return [*looks, Follows(name, order)]
+
+
+def rows_before(values: Tensor, order: Tensor, lag: int) -> Tensor:
+    """A column of the row that stands so many before each, NaN where that is not at hand.
+
+    Args:
+        values: Of each row, ``(N,)``.
+        order: Where each row stands in its source, ``(N,)``, no two at one place.
+        lag: How many rows before.
+    """
+    places, numbers = order.sort()
+    found = torch.searchsorted(places, order - lag).clamp(max=len(order) - 1)
+    there = places[found] == order - lag
+    return torch.where(there, values.double()[numbers[found]], math.nan)
+
+
+def new_before(values: Tensor, before: Tensor, since: Sequence[Tensor] = ()) -> Tensor | None:
+    """What a column of rows before has that it, and what was given since, has not, ``(N,)``.
+
+    Of length 1, and 0 where it is not known. A day is as good as that of two rows before.
+
+    Args:
+        values: The column, ``(N,)``, NaN where missing.
+        before: Of the row so many before.
+        since: Of rows between.
+
+    Returns:
+        None if it is little: at most a tenth of its variance.
+    """
+    known = ~torch.stack([before, values, *since]).isnan().any(0)
+    if int(known.sum()) < LEAST_ROWS:
+        return None
+    away = [(v - v[known].mean()).where(known, 0.0) for v in (before, values, *since)]
+    size = away[0].norm()
+    others = torch.stack(away[1:], 1)
+    rest = (
+        away[0]
+        - others @ torch.linalg.lstsq(others, away[0][:, None], driver="gelsd").solution[:, 0]
+    )
+    return rest / rest.norm() if rest.norm() > NEW**0.5 * size else None
+
+
+def later(columns: Mapping[str, Tensor], order: Tensor) -> list[Look]:
+    """Whether what was given up to 14 rows before acts still; numbers by size, groups one by one.
+
+    It is looked at less what it has in common with what is given now and was in the row before.
+
+    Args:
+        columns: What is given of each row, ``(N,)`` each, NaN where missing.
+        order: Where each row stands in its source, ``(N,)``.
+    """
+    functions, labels = [], []
+    most = MOST_NUMBERS // max(1, len(order))
+    for name, values in columns.items():
+        values = values.double()
+        levels = values[~values.isnan()].unique()
+        each = {name: values}
+        if 2 < len(levels) <= LEVELS:
+            known = ~values.isnan()
+            each = {
+                f"{name} {level:g}": (values == level).double().where(known, math.nan)
+                for level in levels.tolist()
+            }
+        for label, value in each.items():
+            one_before = rows_before(value, order, 1)
+            for lag in LAGS:
+                found = new_before(value, rows_before(value, order, lag), [one_before])
+                if found is not None and len(labels) < most:
+                    functions.append(found)
+                    labels.append((name, f"{label} of {lag} rows before", lag))
+    return [ActsLater(torch.stack(functions, 1), labels)] if labels else []
 
 
 @dataclass(frozen=True)
@@ -75,6 +154,101 @@ class ComesBack:
             torch.zeros_like(left),
             "none",
         )
+
+
+@dataclass(frozen=True)
+class Jumps:
+    """The mean may jump where a number passes some value, if it does not change bit by bit."""
+
+    along: str
+    splits: Splits
+    values: Tensor
+
+    def of(self, x: Tensor) -> Tensor:
+        """The step at each split, and then the curve, ``(S, C + 1, E)``."""
+        return torch.cat([self.splits.steps(x), self.splits.curve(x)[:, None]], 1)
+
+    def compared(self, site: str, own: Tensor, drawn: Tensor) -> list[Statistic]:
+        shares, chances = (found.square().mean(2) for found in (own, drawn))
+        value, chance = (_odds(s[:, :-1].amax(1)).sqrt() for s in (shares, chances))
+        curve, by_chance = (_odds(s[:, -1]).sqrt() for s in (shares, chances))
+        distance = beyond_chance(value[0], chance)
+        if distance < AS_GOOD * beyond_chance(curve[0], by_chance):
+            return []
+        at = int(shares[0, :-1].argmax())
+        part = self.splits.below[at].item() / len(self.splits.order)
+        steps = own[0, at]
+        up = steps[steps.abs().argmax()] > 0
+        height = value.item() / (part * (1 - part)) ** 0.5
+        in_file, where = self.along == IN_FILE, self._where(at)
+        level = f"let {site} have another level {where}"
+        return [
+            Statistic(
+                f"step of {site} {self.along}",
+                "of what is left open",
+                (LIMITS[0], math.inf) if in_file else LIMITS,
+                value.item(),
+                chance,
+                distance=distance,
+                where=f"{where}: the data {height:.2g} {'higher' if up else 'lower'}",
+                mend=f"If rows have an order, as time gives them, {level}; if they were sorted, "
+                "this says nothing."
+                if in_file
+                else f"{level[0].upper()}{level[1:]}, or see what changed there.",
+                site=site,
+                lead=LEADS.index("step"),
+            )
+        ]
+
+    def against(self, own: Tensor, drawn: Tensor, left: Tensor) -> Drawn:
+        at = int(own[0].square().mean(1)[:-1].argmax())
+        meant = (self.values >= self.splits.values[at]).double()
+        name = self.along.removeprefix("along ").removeprefix("in ")
+        return name, self.values.double(), meant, self._where(at)
+
+    def _where(self, at: int) -> str:
+        of = "row" if self.along == IN_FILE else self.along.removeprefix("along ")
+        value = self.splits.values[at].item()
+        return f"from {of} {f'{value:.0f}' if value.is_integer() else f'{value:.3g}'} on"
+
+
+@dataclass(frozen=True)
+class ActsLater:
+    """The mean may go with what was given some rows before."""
+
+    functions: Tensor
+    labels: Sequence[tuple[str, str, int]]
+
+    def of(self, x: Tensor) -> Tensor:
+        """Correlation with each, ``(S, F, E)``."""
+        size = x.square().sum(1)[:, None].sqrt().clamp_min(1e-12)
+        return torch.einsum("nf,sne->sfe", self.functions, x) / size
+
+    def compared(self, site: str, own: Tensor, drawn: Tensor) -> list[Statistic]:
+        shares, chances = (found.square().mean(2) for found in (own, drawn))
+        value, chance = (_odds(s.amax(1)).sqrt() for s in (shares, chances))
+        at = int(shares[0].argmax())
+        name, label, lag = self.labels[at]
+        found = own[0, at]
+        return [
+            Statistic(
+                f"mean of {site} by what was given some rows before",
+                "of what is left open",
+                LIMITS,
+                value.item(),
+                chance,
+                distance=beyond_chance(value[0], chance),
+                where=f"{label}: correlation {found[found.abs().argmax()].item():+.2f}",
+                mend=f"Let {site} depend on {name} of {lag} rows before, too.",
+                site=site,
+                lead=LEADS.index("mean"),
+            )
+        ]
+
+    def against(self, own: Tensor, drawn: Tensor, left: Tensor) -> Drawn:
+        at = int(own[0].square().mean(1).argmax())
+        function = self.functions[:, at]
+        return self.labels[at][1], function, torch.zeros_like(left), "none"
 
 
 @dataclass(frozen=True)

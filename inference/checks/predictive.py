@@ -68,17 +68,19 @@ def prior_predictive(subject: Subject) -> Finding:
     correlations of <= 20 elements     itself, root mean square           0.05      0.15
     the user's own                     what one row does to it            0.05      0.2
     mean, scatter by what is given     sd of what that leaves open        0.15      0.4
-    rhythm along what is given         sd of what that leaves open        0.15      0.4
+    step, rhythm along what is given   sd of what that leaves open        0.15      0.4
     correlation of rows that follow    itself                             0.15      0.4
     L-skewness, of real numbers        itself, root mean square           0.07      0.2
     L-kurtosis, of real numbers        itself, root mean square           0.04      0.15
+    share of a number, or of every nth itself, of the rows                0.05      never
     ================================== ================================== ========= =========
 
-    What is given are the columns that the story takes and does not observe. The last five are of
-    what the story leaves of the observations, and show an effect that it lacks, see
-    :class:`ppl_gen.inference.checks.effects.Effects`. Rhythms and rows that follow each other are
-    looked at in the order of the data as well; that rows are alike there, as sorted ones are, never
-    fails.
+    What is given are the columns that the story takes and does not observe, now or up to 14 rows
+    before. Statistics by it and those below are of what the story leaves of the observations, and
+    show an effect that it lacks, see :class:`ppl_gen.inference.checks.effects.Effects`. Steps,
+    rhythms and rows that follow each other are looked at in the order of the data as well; that
+    rows are alike there, or jump, as sorted ones do, never fails. The last is beyond the share of
+    its neighbours, or of every number, see :class:`ppl_gen.inference.checks.heaps.Heaps`.
 
     What one row does to a statistic is its deviation over resampled rows times the root of their
     number, which of the mean is the deviation of the data. Whole numbers of up to 20 different

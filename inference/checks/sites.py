@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from ppl_gen.errors import DataError
+from ppl_gen.inference.checks.heaps import Heaps
 from ppl_gen.inference.checks.statistic import LEADS, Compared, Limits, Statistic
 from ppl_gen.inference.checks.subject import Subject
+from ppl_gen.inference.estimators.heaps import heaped
 from ppl_gen.inference.estimators.replicates import (
     FEW_ELEMENTS,
     Kind,
@@ -19,7 +21,6 @@ from ppl_gen.inference.estimators.replicates import (
     correlations,
     element_statistics,
     element_units,
-    heaped,
     kind_of,
     pooled_statistics,
     typical_distance,
@@ -149,6 +150,11 @@ class SiteStatistics:
 
     def __post_init__(self) -> None:
         self.pairs = Pairs(f"elements of {self.name}", self.data, self.entries, self.name)
+        self.heaps = {
+            i: heaps
+            for i in range(len(self.entries) if self.data.shape[1] <= FEW_ELEMENTS else 0)
+            if (heaps := Heaps.of(self.name, self.entries[i], self.data[:, i])) is not None
+        }
 
     def take(self, drawn: Tensor, expected: Tensor | None) -> None:
         """Add replicates, ``(S, N, E)``, and what their latents let one expect, if it is known."""
@@ -166,6 +172,8 @@ class SiteStatistics:
         if drawn.shape[2] > 1:
             self.elements.append(element_statistics(drawn))
         self.pairs.take(drawn)
+        for i, heaps in self.heaps.items():
+            heaps.take(drawn[..., i])
         if self.kind == "real" and drawn.shape[2] == 1 and self._levels():
             flat = drawn[..., 0][:, ~self.data[:, 0].isnan()]
             self.whole.append((flat == flat.round()).double().mean(1))
@@ -232,6 +240,7 @@ class SiteStatistics:
                 )
             )
         found += self.pairs.statistics()
+        found += [one for heaps in self.heaps.values() for one in heaps.statistics()]
         if self.whole:
             levels = self._levels()
             found.append(

@@ -12,7 +12,6 @@ Kind = Literal["binary", "categories", "counts", "real"]
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 FEW_VALUES = 20  # whole numbers of so many values at most are described by the share of each
 FEW_ELEMENTS = 20  # so many are columns, each with a unit of its own; more are pixels, of one unit
-HEAP = 5  # rows of one outermost value, from which on it is a heap
 SORTED = 20_000  # numbers of a replicate that are sorted for its quantiles
 # What hardly ever varies, as the median of counts, would else hide all other statistics by the rare
 # replicate in which it does.
@@ -117,7 +116,7 @@ def pooled_statistics(x: Tensor, kind: Kind, values: Tensor | None = None) -> di
     if kind in ("real", "counts"):
         found["minimum"], found["maximum"] = flat.amin(1), flat.amax(1)
         # torch.quantile refuses more than 16 million numbers.
-        ordered = flat[:, _some(flat.shape[1])].sort(1).values
+        ordered = flat[:, some(flat.shape[1])].sort(1).values
         last = ordered.shape[1] - 1
         for q in QUANTILES:
             found[f"{q:.0%} quantile"] = ordered[:, round(q * last)]
@@ -130,46 +129,7 @@ def pooled_statistics(x: Tensor, kind: Kind, values: Tensor | None = None) -> di
     return found
 
 
-def heaped(x: Tensor) -> Tensor:
-    """The least and the largest number if so many rows have it that it is none of a density.
-
-    These are five numbers and more, and three times as many as have the next value. Numbers that
-    are cut off stand there, and those that mean something else, such as -999.
-
-    Args:
-        x: Data of any shape, NaN where missing.
-
-    Returns:
-        None, one or both.
-    """
-    known = x[~x.isnan()]
-    # Sorting takes long, and of most columns one look is enough.
-    if not any(
-        int((known == end).sum()) >= HEAP for end in (known.aminmax() if len(known) else ())
-    ):
-        return known[:0]
-    values, counts = known.unique(return_counts=True)
-    ends = ((0, 1), (-1, -2)) if len(values) > FEW_VALUES else ()
-    found = [end for end, next_ in ends if counts[end] >= max(HEAP, 3 * int(counts[next_]))]
-    return values[found]
-
-
-def apart_from_all(x: Tensor) -> Tensor:
-    """Those of :func:`heaped` that are farther from all other numbers than these are apart.
-
-    Args:
-        x: Data of any shape, NaN where missing.
-    """
-    heaps, found = heaped(x[x.isfinite()]), []
-    values = x[x.isfinite()].unique() if len(heaps) else heaps
-    for end in heaps:
-        rest = values[values != end]
-        if len(rest) >= FEW_VALUES and (rest - end).abs().min() > rest.max() - rest.min():
-            found.append(end)
-    return torch.stack(found) if found else x.new_zeros(0)
-
-
-def _some(count: int) -> Tensor:
+def some(count: int) -> Tensor:
     """Numbers of up to ``SORTED`` of so many, always the same."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:SORTED]
 

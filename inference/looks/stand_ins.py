@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from ppl_gen.inference.estimators.replicates import FEW_ELEMENTS, apart_from_all
+from ppl_gen.inference.estimators.heaps import apart_from_all
+from ppl_gen.inference.estimators.replicates import FEW_ELEMENTS
 from ppl_gen.inference.looks.patient import Patient, is_column
 from ppl_gen.inference.looks.sentences import arguments, columns, fault, well
 from ppl_gen.inference.verdict import Finding
@@ -20,7 +21,7 @@ FAR_OFF = 3.0  # in units of the distance that all others keep to
 def stand_ins(patient: Patient) -> list[Finding]:
     """Whether an outermost number of many rows stands farther off than all others are apart.
 
-    See :func:`ppl_gen.inference.estimators.replicates.apart_from_all`. Such a number is a code for
+    See :func:`ppl_gen.inference.estimators.heaps.apart_from_all`. Such a number is a code for
     what is missing, or out of range, more often than it was measured; as a number it outweighs all
     others. It warns, as it may be one, and fails where it is more than three times as far off (our
     limits). Asked of what the story is given: what it observes may be masked, and is told of by the

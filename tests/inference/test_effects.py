@@ -17,10 +17,9 @@ from ppl_gen.inference.checks.predictive import posterior_predictive
 from ppl_gen.inference.checks.scales import learns_scale
 from ppl_gen.inference.checks.subject import Subject
 from ppl_gen.inference.estimators.contrasts import centred, contrasts_of, effects
+from ppl_gen.inference.estimators.heaps import apart_from_all
 from ppl_gen.inference.estimators.replicates import (
-    apart_from_all,
     correlations,
-    heaped,
     shape,
 )
 from ppl_gen.inference.estimators.rhythms import neighbours, waves_along
@@ -229,14 +228,6 @@ def test_whole_numbers_that_a_law_does_not_take_are_told_before_a_fit() -> None:
     x = drawn(40)
     with pytest.raises(pg.StoryError, match=r"'y' is Bernoulli and .* got int64: give it obs=y.fl"):
         pg.fit((sprouted, "AutoNormal"), (x, (x > 0).long()), epochs=1, progress=False)
-
-
-def test_a_heap_is_an_outermost_value_of_many_rows() -> None:
-    x = drawn(100)
-    assert heaped(x).tolist() == []
-    assert heaped(x.clamp(-1, 0.5)).tolist() == [-1.0, 0.5]
-    assert heaped(x.round()).tolist() == []
-    assert heaped(torch.cat([x, torch.full((5,), math.nan)])).tolist() == []
 
 
 def test_a_single_row_far_out_is_no_scatter_of_its_neighbours() -> None:

@@ -1,0 +1,144 @@
+"""Pure functions of numbers some of which are had too often to be drawn from a density."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ppl_gen.inference.estimators.replicates import FEW_VALUES, SORTED, some
+
+HEAP = 5  # rows of one value, from which on it is a heap
+# Steps by which people round, and by which clocks and calendars do.
+EVERY = (2, 5, 7, 10, 12)
+LEAST_TURNS = 4  # so often each step must fit between the least and the greatest number
+MOST_STEPS = 100_000
+NEAR = 0.02  # of a step, by which a multiple of it may be off as it was kept
+
+
+def heaped(x: Tensor) -> Tensor:
+    """The least and the largest number if so many rows have it that it is none of a density.
+
+    These are five numbers and more, and three times as many as have the next value. Numbers that
+    are cut off stand there, and those that mean something else, such as -999.
+
+    Args:
+        x: Data of any shape, NaN where missing.
+
+    Returns:
+        None, one or both.
+    """
+    known = x[~x.isnan()]
+    # Sorting takes long, and of most columns one look is enough.
+    if not any(
+        int((known == end).sum()) >= HEAP for end in (known.aminmax() if len(known) else ())
+    ):
+        return known[:0]
+    values, counts = known.unique(return_counts=True)
+    ends = ((0, 1), (-1, -2)) if len(values) > FEW_VALUES else ()
+    found = [end for end, next_ in ends if counts[end] >= max(HEAP, 3 * int(counts[next_]))]
+    return values[found]
+
+
+def apart_from_all(x: Tensor) -> Tensor:
+    """Those of :func:`heaped` that are farther from all other numbers than these are apart.
+
+    Args:
+        x: Data of any shape, NaN where missing.
+    """
+    heaps, found = heaped(x[x.isfinite()]), []
+    values = x[x.isfinite()].unique() if len(heaps) else heaps
+    for end in heaps:
+        rest = values[values != end]
+        if len(rest) >= FEW_VALUES and (rest - end).abs().min() > rest.max() - rest.min():
+            found.append(end)
+    return torch.stack(found) if found else x.new_zeros(0)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What all numbers are whole multiples of, but for the first.
+
+    Attributes:
+        step: By which neighbours differ at least.
+        origin: From which it counts; 0 if they are multiples of the step themselves.
+    """
+
+    step: float
+    origin: float
+
+    def places(self, x: Tensor) -> Tensor:
+        """How many steps each number is from the origin, rounded."""
+        return ((x.double() - self.origin) / self.step).round()
+
+
+def grid_of(x: Tensor) -> Grid | None:
+    """The steps in which numbers were written down; None if they were not, or in very fine ones.
+
+    Args:
+        x: Numbers, ``(N,)``, none of them missing.
+    """
+    values = x.double().unique()
+    if len(values) <= FEW_VALUES:
+        return None
+    step = values.diff().min()
+    for origin in (values.new_zeros(()), values[0]):
+        turns = ((values - origin) / step).round()
+        finer = (turns @ (values - origin)) / (turns @ turns)  # as good as all of them let one know
+        off = ((values - origin) / finer - turns).abs().max()
+        if turns.abs().max() < MOST_STEPS and off < NEAR:
+            return Grid(finer.item(), origin.item())
+    return None
+
+
+def favourite(x: Tensor) -> tuple[float, float]:
+    """The number that most exceeds both of its neighbours, and by what share of all it does.
+
+    The outermost ones have one neighbour and are left out, see :func:`heaped`.
+
+    Args:
+        x: Numbers, ``(N,)``; of a grid the places.
+    """
+    values, counts = x[some(len(x))].unique(return_counts=True)
+    if len(values) < 3:
+        return x[0].item(), 0.0
+    above = counts[1:-1] - torch.maximum(counts[:-2], counts[2:])
+    most = int(above.argmax())
+    return values[1 + most].item(), above[most].item() / min(len(x), SORTED)
+
+
+@dataclass(frozen=True)
+class Favoured:
+    """Which of every so many steps numbers stand on too often.
+
+    Attributes:
+        every: So many steps.
+        rest: By how many steps more they stand than a multiple of these.
+        share: Of the numbers that do.
+        beyond: By how many of its standard deviations their number is above that of steps which
+            all are as good.
+    """
+
+    every: int
+    rest: int
+    share: float
+    beyond: float
+
+
+def favoured(places: Tensor) -> Favoured | None:
+    """The steps that numbers of a grid favour most; None if the grid has few.
+
+    Args:
+        places: In steps of the grid, ``(N,)``.
+    """
+    places = places[some(len(places))]
+    found, reach = [], places.max() - places.min()
+    for every in EVERY:
+        if reach < LEAST_TURNS * every:
+            continue
+        counts = torch.bincount((places % every).long(), minlength=every)
+        rest, share = int(counts.argmax()), counts.max().item() / len(places)
+        deviation = ((1 - 1 / every) / every / len(places)) ** 0.5
+        found.append(Favoured(every, rest, share, (share - 1 / every) / deviation))
+    return max(found, key=lambda one: one.beyond, default=None)
