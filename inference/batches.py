@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import torch
@@ -116,7 +116,9 @@ class Batches:
         """How many rows a step of a pass has, those of other processes included."""
         return min(self.batch_size, self.size - position * self.batch_size)
 
-    def passing(self, order: Tensor | None = None, begin: int = 0) -> Iterator[tuple[Tensor, ...]]:
+    def passing(
+        self, order: Tensor | None = None, begin: int = 0
+    ) -> Generator[tuple[Tensor, ...], None, None]:
         """What the steps of a pass are given, one after the other: of each the process's share.
 
         Args:
@@ -127,8 +129,9 @@ class Batches:
             order = torch.arange(self.size, device=self.device)
         batches = [self.processes.share(rows) for rows in order.split(self.batch_size)]
         if self.part is None or not self.on_disk:
-            return ((rows,) for rows in batches[begin:])
-        return self.part.in_passing(batches, begin, self.arguments)
+            yield from ((rows,) for rows in batches[begin:])
+        else:
+            yield from self.part.in_passing(batches, begin, self.arguments)
 
 
 def prepare(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,7 +76,7 @@ class Exchange:
                 raise StoryError(
                     f"its {name!r} has shape {mine}, where that of the reference has {theirs}"
                 )
-        dim = getattr(self.story, "exchangeable", None)
+        dim = getattr(self.story, "exchangeable", "")
         shared = [s.name for s in moved(self.structure) if not s.local]
         axes = {
             n: 1 + self.dims[n].index(dim)
@@ -144,9 +145,7 @@ def error_of_means(values: Free, chains: int) -> float:
     from arviz_stats.base import array_stats  # pyright: ignore[reportPrivateImportUsage]
 
     least = min(
-        float(
-            array_stats.ess(v.unflatten(0, (chains, -1)).numpy(), chain_axis=0, draw_axis=1).min()
-        )
+        np.min(array_stats.ess(v.unflatten(0, (chains, -1)).numpy(), chain_axis=0, draw_axis=1))
         for v in values.values()
     )
-    return 1 / math.sqrt(max(1.0, least))
+    return 1 / math.sqrt(max(1.0, float(least)))

@@ -143,7 +143,8 @@ def fit(
     processes = joined(devices, num_nodes, device)
     if not processes.first:  # one writes and tells
         target, progress = None, False
-    asked = [loggers] if isinstance(loggers, str) or hasattr(loggers, "log_metrics") else loggers
+    if isinstance(loggers, str) or not isinstance(loggers, Iterable):
+        loggers = (loggers,)
     with ExitStack() as stack:
         stack.enter_context(seeded(chosen.seed))
         stack.enter_context(chosen.with_precision())
@@ -171,7 +172,7 @@ def fit(
             training.resume(saved)
         training.callback = callback
         if processes.first:
-            training.logs = Logs(asked, target, training.steps)
+            training.logs = Logs(loggers, target, training.steps)
         training.interrupts = interrupts = checkpoint.Interrupts()
         if target is not None:
             training.save = checkpoint.Saver(

@@ -90,10 +90,10 @@ class MLflowLogger:
 
 
 def _tensorboard(out: Path | None, steps: int) -> Logger:
-    from lightning_fabric.loggers import TensorBoardLogger
+    from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
     # What was told after the checkpoint that a fit goes on from is told again.
-    again = {"purge_step": steps + 1} if steps else {}
+    again: dict[str, Any] = {"purge_step": steps + 1} if steps else {}
     place = (out or Path()) / FOLDER
     return TensorBoardLogger(place, "tensorboard", "", default_hp_metric=False, **again)
 

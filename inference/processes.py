@@ -197,7 +197,7 @@ def joined(devices: int, num_nodes: int, device: torch.device) -> Processes:
         return Processes()
     try:
         from lightning_fabric import Fabric
-        from lightning_fabric.strategies import DDPStrategy
+        from lightning_fabric.strategies.ddp import DDPStrategy
     except ImportError as error:
         raise FitError(
             "several processes need Lightning Fabric: pip install 'ppl-gen[processes]'"

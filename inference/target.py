@@ -173,7 +173,7 @@ class Target:
         at_once = bool(sampler.at_once)
         model = sampler._plated(Fix(values, at_once)(sampler.pair.model), chains)
         if sampler.summed:
-            guide = poutine.infer_config(sampler.pair.guide, lambda site: {"enumerate": None})
+            guide = poutine.infer_config(sampler.pair.guide, lambda site: {"enumerate": None})  # pyright: ignore[reportArgumentType]
             _, inner, outer = summed_out(
                 model,
                 sampler._plated(Fix(values, at_once)(guide), chains),

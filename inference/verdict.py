@@ -251,6 +251,11 @@ def grade(figure: float, good: float, bad: float) -> Status:
     return "pass" if figure <= good else "warn" if figure <= bad else "fail"
 
 
+def worst_of(*statuses: Status) -> Status:
+    """The worst of some that pass, warn or fail."""
+    return "fail" if "fail" in statuses else "warn" if "warn" in statuses else "pass"
+
+
 def by_chance(figure: float, good: float) -> str:
     """The sentence on a figure that passes though it is beyond its limit; else nothing."""
     return _BY_CHANCE if figure > good else ""

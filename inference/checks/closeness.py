@@ -233,7 +233,7 @@ def amortisation_gap(
     figure, error = found.gain.mean().item(), _error_of_mean(found.error)
     status = grade(figure - 3 * error, *LIMITS["amortisation gap"])
     shift, stretch = found.shift.mean(0), found.stretch.log().mean(0).exp()
-    worst = (shift.abs() + stretch.log().abs()).argmax().item()
+    worst = int((shift.abs() + stretch.log().abs()).argmax())
     common = (
         f" Of {names[worst]} the mean would move by {shift[worst]:+.2f} deviations, the deviation "
         f"by a factor of {stretch[worst]:.2f}"

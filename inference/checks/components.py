@@ -178,7 +178,8 @@ def _em(subject: Subject) -> Finding:
     scores = [_scores(found, x) for found in (run, climbed, restarted)]
     best = max(scores[1:], key=lambda score: score.mean().item())
     error = (best - scores[0]).std().item() / math.sqrt(len(best))
-    return against_em(*(score.mean().item() for score in scores), error)
+    here, there, anew = (score.mean().item() for score in scores)
+    return against_em(here, there, anew, error)
 
 
 def _scores(run: Run, x: Tensor) -> Tensor:

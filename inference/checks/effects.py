@@ -55,7 +55,7 @@ class Effects:
     scaled: bool
     drawn: list[list[Tensor]]
     shown_by: dict[str, int] = field(default_factory=dict)
-    expected: Tensor | None = None
+    expected: Tensor = field(default_factory=lambda: torch.zeros(()))
     scale: Tensor = field(default_factory=lambda: torch.ones(()))
 
     @classmethod
@@ -110,7 +110,7 @@ class Effects:
         if not self.looks:
             return
         rows = torch.where(self.data.isnan(), torch.nan, _condensed(drawn)).double()
-        left = self._first_left(rows) if self.expected is None else self._left(rows)
+        left = self._left(rows) if self.drawn[0] else self._first_left(rows)
         for look, found in zip(self.looks, self.drawn, strict=True):
             found.append(look.of(centred(left)))
 
@@ -136,7 +136,7 @@ class Effects:
 
     def statistics(self) -> list[Statistic]:
         """All of them, in words that say where the data lie farthest from what the story makes."""
-        if self.expected is None:
+        if not any(self.drawn):
             return []
         own, found = centred(self._left(self.data.double())[None]), []
         for i, (look, drawn) in enumerate(zip(self.looks, self.drawn, strict=True)):

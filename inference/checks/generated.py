@@ -14,7 +14,7 @@ from ppl_gen.inference.estimators.labels import LabelTest, label_test
 from ppl_gen.inference.estimators.replicates import FEW_ELEMENTS, FEW_VALUES
 from ppl_gen.inference.estimators.two_sample import ClassifierTest, classifier_test
 from ppl_gen.inference.tracing import Batch
-from ppl_gen.inference.verdict import Finding, grade
+from ppl_gen.inference.verdict import Finding, Status, grade
 
 POINTS = 2500  # rows of either kind that a classifier is shown
 COMPONENTS = 10  # leading ones, by which observations of many elements may fail
@@ -123,6 +123,10 @@ def without_rows(subject: Subject, least: int = LEAST_ROWS) -> str:
     return ""
 
 
+def _told_apart(test: ClassifierTest) -> Status:
+    return "pass" if test.p_value >= 0.05 else grade(test.accuracy, GOOD, BAD)
+
+
 def told_apart(whole: ClassifierTest, gross: ClassifierTest, elements: int) -> Finding:
     """How well a classifier tells rows that the story makes from rows of the data.
 
@@ -144,10 +148,7 @@ def told_apart(whole: ClassifierTest, gross: ClassifierTest, elements: int) -> F
         Lopez-Paz and Oquab (2017), https://arxiv.org/abs/1610.06545
     """
     many = elements > FEW_ELEMENTS
-    status, coarse = (
-        "pass" if test.p_value >= 0.05 else grade(test.accuracy, GOOD, BAD)
-        for test in (whole, gross)
-    )
+    status, coarse = _told_apart(whole), _told_apart(gross)
     if many and status == "fail":
         status = "fail" if coarse == "fail" else "warn"
     told = f"{whole.accuracy:.0%} of rows, made or real,"

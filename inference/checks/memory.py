@@ -14,7 +14,7 @@ from ppl_gen.inference.checks.subject import Check, Cost, Subject
 from ppl_gen.inference.codes import LEAST_ROWS
 from ppl_gen.inference.estimators.copies import CopyTest, NoveltyTest, copy_test, novelty_test
 from ppl_gen.inference.estimators.replicates import FEW_ELEMENTS
-from ppl_gen.inference.verdict import Finding, by_chance, grade
+from ppl_gen.inference.verdict import Finding, Status, by_chance, grade, worst_of
 
 MOST = 5000  # rows of the fit, and rows held out, that are looked at
 NEARER, COPIES, NOVEL = (0.60, 0.75), (0.05, 0.20), (0.03, 0.05)
@@ -72,9 +72,9 @@ def copied(test: CopyTest) -> Finding:
     Reference:
         Meehan et al. (2020), https://arxiv.org/abs/2004.05675
     """
-    near = "pass" if test.p_value >= CHANCE else grade(test.nearer, *NEARER)
-    alike = "pass" if test.copies_p_value >= CHANCE else grade(test.copies, *COPIES)
-    status = max(near, alike, key=("pass", "warn", "fail").index)
+    near: Status = "pass" if test.p_value >= CHANCE else grade(test.nearer, *NEARER)
+    alike: Status = "pass" if test.copies_p_value >= CHANCE else grade(test.copies, *COPIES)
+    status = worst_of(near, alike)
     nearest = test.distances.argsort()[:5]
     return Finding(
         "memory",

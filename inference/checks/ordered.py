@@ -208,7 +208,7 @@ class Jumps:
 
     def _where(self, at: int) -> str:
         of = "row" if self.along == IN_FILE else self.along.removeprefix("along ")
-        value = self.splits.values[at].item()
+        value = float(self.splits.values[at])
         return f"from {of} {f'{value:.0f}' if value.is_integer() else f'{value:.3g}'} on"
 
 

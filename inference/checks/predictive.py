@@ -234,7 +234,9 @@ def _leading(found: list[Compared]) -> str:
 
 def _shows_in(one: Compared, off: list[Compared]) -> list[Status]:
     """Its own status; of scatter that of the tails too, which rows of several scales have."""
-    tails = [other.status for other in off if other.lead in (LEADS.index("tails"), one.lead)]
+    tails: list[Status] = [
+        other.status for other in off if other.lead in (LEADS.index("tails"), one.lead)
+    ]
     return tails if one.lead == LEADS.index("scatter") else [one.status]
 
 

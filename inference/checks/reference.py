@@ -17,7 +17,7 @@ from ppl_gen.inference.reference import (
     Reference,
     walked,
 )
-from ppl_gen.inference.verdict import Finding, Status, grade
+from ppl_gen.inference.verdict import Finding, Status, grade, worst_of
 
 # Chains that disagree by more have not mixed (Vehtari et al. 2021 advise 1.01 for a final figure;
 # these are short, and only rows are left out by it).
@@ -139,7 +139,7 @@ def agreement(
             "at most 0.1",
         ),
     ]
-    status: Status = next((s for s in ("fail", "warn") if any(w.status == s for w in ways)), "pass")
+    status = worst_of(*(way.status for way in ways))
     wrong = ways[-1:] if status == "pass" else [way for way in ways if way.status == status]
     sentence = ", and ".join(way.sentence for way in wrong)
     return Finding(

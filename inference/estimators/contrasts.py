@@ -150,17 +150,17 @@ def _alone(name: str, values: Tensor) -> list[Contrast]:
     levels = values[~values.isnan()].unique()
     labels = [f"{name} {level:g}" for level in levels.tolist()]
     of = torch.where(values.isnan(), -1, torch.searchsorted(levels, values.contiguous()))
-    by_level = "groups", (name,), of, labels
-    if len(levels) <= LEVELS:
-        found = [by_level]
-    else:
+    by_level = _grouped("groups", (name,), of, labels)
+    found = [by_level]
+    if len(levels) > LEVELS:
         cuts = levels.new_tensor(range(1, FIFTHS)) / FIFTHS
         cuts = values[~values.isnan()].quantile(cuts)
         fifth = torch.where(values.isnan(), -1, torch.searchsorted(cuts, values.contiguous()))
-        found = [("stretches", (name,), fifth, [f"{name} in fifth {i + 1}" for i in range(FIFTHS)])]
+        stretches = [f"{name} in fifth {i + 1}" for i in range(FIFTHS)]
         whole = bool((levels == levels.round()).all())
-        found = [by_level, *found] if whole and len(levels) <= MOST_GROUPS * len(values) else found
-    return [c for each in found if (c := _grouped(*each)) is not None]
+        found = found if whole and len(levels) <= MOST_GROUPS * len(values) else []
+        found.append(_grouped("stretches", (name,), fifth, stretches))
+    return [contrast for contrast in found if contrast is not None]
 
 
 def _grouped(
@@ -195,7 +195,7 @@ def _grouped(
         common / common.norm(),
         belongs[:, :0] if along is None else belongs / shares.sqrt(),
         shares,
-        tuple(labels[i] for i in kept.tolist()),
+        tuple(labels[int(i)] for i in kept),
     )
 
 

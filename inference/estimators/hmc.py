@@ -100,8 +100,12 @@ def _chosen(taken: Tensor, new: State, old: State) -> State:
     def choose(a: Tensor, b: Tensor) -> Tensor:
         return torch.where(taken.reshape(taken.shape + (1,) * (a.dim() - 2)), a, b)
 
-    kept = tuple(map(choose, new.kept, old.kept))
-    return State(*map(choose, new[:3], old[:3]), kept)
+    return State(
+        choose(new.position, old.position),
+        choose(new.log_density, old.log_density),
+        choose(new.gradient, old.gradient),
+        tuple(map(choose, new.kept, old.kept)),
+    )
 
 
 def adapted(size: Tensor, accepted: Tensor, rate: float = 0.2) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,6 +82,6 @@ def label_test(real: Tensor, made: Tensor, labels: Tensor, seed: int = 0) -> Lab
     ]
     count = len(asked)
     table = [[right[1], count - right[1]], [right[0], count - right[0]]]
-    p_value = float(fisher_exact(table, alternative="less").pvalue)
+    tested: Any = fisher_exact(table, alternative="less")
     chance = (truth == labels[known].mode().values).double().mean().item()
-    return LabelTest(right[0] / count, right[1] / count, chance, p_value, count)
+    return LabelTest(right[0] / count, right[1] / count, chance, float(tested.pvalue), count)

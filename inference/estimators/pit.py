@@ -54,7 +54,7 @@ def transforms(
         drawn.double().permute(1, 2, 0).contiguous().numpy(),
         observed.double().numpy(),
         weights.double().T[:, None].expand(-1, drawn.shape[2], -1).contiguous().numpy(),
-        chain_axis=None,
+        chain_axis=None,  # pyright: ignore[reportArgumentType]
         draw_axis=-1,
         random_state=seed,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -38,12 +40,14 @@ def power_scaling(x: Tensor, log_density: Tensor) -> Tensor:
     terms = log_density.double().numpy()
     if not np.ptp(terms) > 0:  # whatever its power, it makes no difference
         return torch.zeros(x.shape[1], dtype=torch.float64)
+    lower, upper = ALPHAS
     weights = []
     for alpha in ALPHAS:
-        weight = np.exp(array_stats.power_scale_lw(terms, alpha=alpha))
+        scaled = array_stats.power_scale_lw(terms, alpha=alpha)  # pyright: ignore[reportArgumentType]
+        weight = np.exp(scaled)
         weights.append((weight / weight.sum())[None])
-    found = [
-        float(array_stats.power_scale_sense(column[None], *weights, *ALPHAS))
+    found: list[Any] = [
+        array_stats.power_scale_sense(column[None], weights[0], weights[1], lower, upper)
         for column in x.double().T.numpy()
     ]
-    return torch.tensor(found, dtype=torch.float64)
+    return torch.tensor([float(sense) for sense in found], dtype=torch.float64)

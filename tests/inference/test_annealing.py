@@ -40,7 +40,8 @@ class Linear:
 
     def __call__(self, position: Tensor) -> tuple[Tensor, Tensor]:
         """With its gradient."""
-        return with_gradient(self.log_density)(position)
+        log_density, gradient = with_gradient(self.log_density)(position)
+        return log_density, gradient
 
     @property
     def evidence(self) -> Tensor:

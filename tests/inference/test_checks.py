@@ -323,6 +323,7 @@ def test_what_was_done_before_an_interrupt_is_kept(
     with pytest.raises(KeyboardInterrupt, match="kept"):
         pg.check(run, x, draws=100, progress=False)
 
+    assert run.verdict is not None
     assert run.verdict["gap"].status == "pass"
     assert run.verdict[last.findings[0]].status == "skipped"
     assert "interrupted" in run.verdict[last.findings[0]].meaning

@@ -349,7 +349,7 @@ def test_ppca_ends_by_itself_at_the_maximum_of_the_likelihood() -> None:
 
     with torch.no_grad():
         assert best - run.story.log_evidence(x).mean().item() < 0.01
-    assert len(run.history) < run.settings.epochs / 2
+    assert len(run.history) < (run.settings.epochs or 0) / 2
     assert run.history[-1].learning_rate < 0.01
 
 
@@ -371,7 +371,7 @@ def test_a_conjugate_mean_ends_by_itself_at_its_posterior() -> None:
         x.sum().item() / 31, abs=0.05 * deviation
     )
     assert found["AutoNormal.scales.loc"].item() == pytest.approx(deviation, rel=0.05)
-    assert len(run.history) < run.settings.epochs / 2
+    assert len(run.history) < (run.settings.epochs or 0) / 2
     statuses = {f.check: f.status for f in SETTLED.look(Subject(run, x))}
     assert "fail" not in statuses.values()
 

@@ -112,7 +112,7 @@ def raises_in_the_guide(x: Tensor) -> None:
 
 
 def _deep(x: Tensor) -> None:
-    torch.zeros(3) @ torch.zeros(4)  # and so is this
+    torch.zeros(3).dot(torch.zeros(4))  # and so is this
 
 
 def of_another_shape(x: Tensor) -> None:
