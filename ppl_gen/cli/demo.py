@@ -20,7 +20,12 @@ from ppl_gen.inference import Settings, disk
 from ppl_gen.story import Story
 
 STORY = {"latent": 8, "prior": "mixture", "likelihood": "bernoulli", "posterior": "full"}
-SETTINGS = Settings(epochs=400, learning_rate=2e-3, schedule="cosine", device="cpu")
+SETTINGS: dict[str, Any] = {
+    "epochs": 400,
+    "learning_rate": 2e-3,
+    "schedule": "cosine",
+    "device": "cpu",
+}
 
 
 def demo(out: Path = Path("runs/demo"), overwrite: bool = False) -> None:
@@ -40,7 +45,7 @@ def demo(out: Path = Path("runs/demo"), overwrite: bool = False) -> None:
     options = ", ".join(f"{name} {value}" for name, value in STORY.items())
     note(f"fitting a VAE ({options}) to 8 x 8 digits, drawn anew as 0 and 1 at every visit")
     with _one_thread():
-        run = fit_and_tell(story, data, SETTINGS, out, output)
+        run = fit_and_tell(story, data, Settings(**SETTINGS), out, output)
         note("checking it on digits it has not seen")
         show(make_verdict(out, run, data.test))
         report = make_report(out, run, data.test, data.label_names, out / "report.html")
@@ -71,7 +76,7 @@ def _is_demo(out: Path, story: Story, data: Dataset) -> bool:
     except RunError:
         return False
     # What the fit fills in is not compared.
-    settings = {k: v for k, v in asdict(SETTINGS).items() if v is not None}
+    settings = {k: v for k, v in asdict(Settings(**SETTINGS)).items() if v is not None}
     return (
         record["story"] == _plain(story.configuration)
         and record["data"]["source"] == _plain(dict(data.source))

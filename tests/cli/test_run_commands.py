@@ -335,9 +335,8 @@ def test_the_demo_runs_twice_but_spares_other_runs(
     """It ends well whatever its checks find: it is to show them."""
     pytest.importorskip("ppl_gen.report")
     from ppl_gen.cli import demo
-    from ppl_gen.inference import Settings
 
-    monkeypatch.setattr(demo, "SETTINGS", Settings(epochs=1, device="cpu"))
+    monkeypatch.setattr(demo, "SETTINGS", {"epochs": 1, "device": "cpu"})
     checks(lambda: told("fail"))
     for _ in range(2):
         said = command("demo", "--out", "demo")
