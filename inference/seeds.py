@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import pyro
 import torch
 from torch import Tensor
+
+_on_cpu = torch.default_generator
 
 
 @contextmanager
@@ -22,7 +23,11 @@ def seeded(seed: int) -> Iterator[None]:
     """
     python, array = random.getstate(), np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng():
-        pyro.set_rng_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        # On a CPU alone torch.manual_seed does no more, but imports torch's compiler.
+        seed_all = torch.manual_seed if torch.accelerator.is_available() else _on_cpu.manual_seed
+        seed_all(seed)
         try:
             yield
         finally:

@@ -162,7 +162,8 @@ class Settings:
                     f"{name} must be left out with stop='settled', which ends the fit and averages "
                     f"the weights by itself, got {getattr(self, name)!r}: leave out one of the two"
                 )
-        self.make_optimizer([torch.zeros(1, requires_grad=True)])
+        if self.optimizer != type(self).optimizer:  # to make one imports torch's compiler
+            self.make_optimizer([torch.zeros(1, requires_grad=True)])
         if self.method == "em":
             self._check_no_gradient_is_set()
 

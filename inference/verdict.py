@@ -128,8 +128,15 @@ class Verdict:
 
     @property
     def first(self) -> Finding | None:
-        """The finding to begin with, see :meth:`by_cause`; None if none fails or warns."""
-        return next(iter((*self.by_cause("fail"), *self.by_cause("warn"))), None)
+        """The finding to begin with, see :meth:`by_cause`; None if none fails or warns.
+
+        What could not be asked, as of a fit too short to judge, is mended before what may follow.
+        """
+        unasked = [f for f in self.by_cause("skipped") if f.check in _CAUSES and f.remedy]
+        off = (*self.by_cause("fail"), *self.by_cause("warn"))
+        if not off or not unasked or off[0].check in _CAUSES:
+            return next(iter(off), None)
+        return unasked[0]
 
     @property
     def counts(self) -> str:

@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import os
 import signal
 
 import pyro
@@ -9,6 +10,7 @@ import torch
 # The tensors here are small: more threads gain nothing, and where other programs keep the cores
 # busy, threads that wait for each other take many times as long.
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the programs that tests start
 
 # A shell has what it starts in the background ignore Ctrl-C, which some tests send.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

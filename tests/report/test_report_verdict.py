@@ -225,6 +225,10 @@ def test_the_verdict_begins_with_what_others_may_follow_from(
     assert of(guide, replace(story, status="warn")).first == guide
     assert of(guide, story, programs).first == programs
     assert of(slight).first == slight
+    short = replace(finding("settled", "skipped"), remedy="Raise epochs.")
+    assert of(guide, story, short).first == short
+    assert of(guide, programs, short).first == programs
+    assert of(short, finding("gap", "pass")).first is None
     assert of(finding("k-hat", "pass"), finding("doctor", "skipped")).first is None
     both = of(guide, story)
     assert "begin with posterior predictive: Mend posterior predictive." in str(both)
