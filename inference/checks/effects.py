@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ppl_gen.inference.checks.differing import Differs
 from ppl_gen.inference.checks.look import AGAINST, BEFORE, LEFT, MEANT, Look
-from ppl_gen.inference.checks.ordered import IN_FILE, along, later, new_before, rows_before
+from ppl_gen.inference.checks.ordered import IN_FILE, along, later, new_before, row_before, taken
 from ppl_gen.inference.checks.shaped import Shaped
 from ppl_gen.inference.checks.statistic import Statistic
 from ppl_gen.inference.estimators.contrasts import NORMAL, centred, contrasts_of
@@ -85,7 +85,8 @@ class Effects:
         contrasts = contrasts_of(columns)
         before = {}
         if order is not None and not follows:  # what happened yesterday may be what acts today
-            both = ((n, v.double(), rows_before(v, order, 1)) for n, v in columns.items())
+            above = row_before(order, 1)
+            both = ((n, v.double(), taken(v, above)) for n, v in columns.items())
             before = {f"{n}{BEFORE}": b for n, v, b in both if new_before(v, b) is not None}
         for name, values in before.items():
             contrasts += contrasts_of({name: values})

@@ -19,7 +19,7 @@ from ppl_gen.inference.estimators.splits import Splits, splits_along
 IN_FILE = "in the order of the data"
 AS_GOOD = 0.95  # what a step explains of what a curve does, for it to be a step
 LAGS = range(2, 15)  # rows before; one is looked at as all that is given of a row
-MOST_NUMBERS = 20_000_000  # that what was given before may take
+MOST_NUMBERS = 5_000_000  # that what was given before may take
 NEW = 0.1  # share of what was given before that is not known from what is given since
 
 
@@ -36,18 +36,21 @@ def along(name: str, values: Tensor) -> list[Look]:
     return [*looks, Follows(name, order)]
 
 
-def rows_before(values: Tensor, order: Tensor, lag: int) -> Tensor:
-    """A column of the row that stands so many before each, NaN where that is not at hand.
+def row_before(order: Tensor, lag: int) -> Tensor:
+    """Which row stands so many before each, ``(N,)``; -1 where it is not at hand.
 
     Args:
-        values: Of each row, ``(N,)``.
         order: Where each row stands in its source, ``(N,)``, no two at one place.
         lag: How many rows before.
     """
     places, numbers = order.sort()
     found = torch.searchsorted(places, order - lag).clamp(max=len(order) - 1)
-    there = places[found] == order - lag
-    return torch.where(there, values.double()[numbers[found]], math.nan)
+    return torch.where(places[found] == order - lag, numbers[found], -1)
+
+
+def taken(values: Tensor, rows: Tensor) -> Tensor:
+    """The values of some rows, NaN of those whose number is -1."""
+    return torch.where(rows < 0, math.nan, values.double()[rows])
 
 
 def new_before(values: Tensor, before: Tensor, since: Sequence[Tensor] = ()) -> Tensor | None:
@@ -87,6 +90,7 @@ def later(columns: Mapping[str, Tensor], order: Tensor) -> list[Look]:
     """
     functions, labels = [], []
     most = MOST_NUMBERS // max(1, len(order))
+    one_before, *before = (row_before(order, lag) for lag in (1, *LAGS))
     for name, values in columns.items():
         values = values.double()
         levels = values[~values.isnan()].unique()
@@ -98,9 +102,8 @@ def later(columns: Mapping[str, Tensor], order: Tensor) -> list[Look]:
                 for level in levels.tolist()
             }
         for label, value in each.items():
-            one_before = rows_before(value, order, 1)
-            for lag in LAGS:
-                found = new_before(value, rows_before(value, order, lag), [one_before])
+            for lag, rows in zip(LAGS, before, strict=True):
+                found = new_before(value, taken(value, rows), [taken(value, one_before)])
                 if found is not None and len(labels) < most:
                     functions.append(found)
                     labels.append((name, f"{label} of {lag} rows before", lag))

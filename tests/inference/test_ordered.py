@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from ppl_gen.inference.checks.look import AGAINST, MEANT
-from ppl_gen.inference.checks.ordered import LAGS, later, new_before, rows_before
+from ppl_gen.inference.checks.ordered import LAGS, later, new_before, row_before, taken
 from ppl_gen.inference.estimators.splits import splits_along
 
 WELL = LEVEL[SCHOOL] + 0.5 * HOURS + NOISE
@@ -105,24 +105,19 @@ def test_steps_and_curves_explain_what_least_squares_do() -> None:
 
 def test_rows_before_are_those_of_their_numbers() -> None:
     order = torch.tensor([4, 0, 1, 7, 2])
-    values = torch.tensor([40.0, 0, 10, 70, 20])
 
-    assert rows_before(values, order, 1).tolist()[1:3] == pytest.approx(
-        [math.nan, 0.0], nan_ok=True
-    )
-    assert rows_before(values, order, 2).tolist() == pytest.approx(
-        [20.0, math.nan, math.nan, math.nan, 0.0], nan_ok=True
-    )
-    assert rows_before(values, order, 3).tolist() == pytest.approx(
-        [10.0, math.nan, math.nan, 40.0, math.nan], nan_ok=True
-    )
+    assert row_before(order, 1).tolist() == [-1, -1, 1, -1, 2]
+    assert row_before(order, 2).tolist() == [4, -1, -1, -1, 1]
+    assert row_before(order, 3).tolist() == [2, -1, -1, 0, -1]
+    found = taken(torch.tensor([40.0, 0, 10, 70, 20]), row_before(order, 2)).tolist()
+    assert found == pytest.approx([20.0, math.nan, math.nan, math.nan, 0.0], nan_ok=True)
 
 
 def test_what_was_given_before_counts_for_what_was_not_known_since() -> None:
     day, order = torch.arange(200.0).double(), torch.arange(200)
-    assert new_before(day, rows_before(day, order, 1)) is None
+    assert new_before(day, taken(day, row_before(order, 1))) is None
     x = drawn(200).double()
-    before, since = rows_before(x, order, 3), rows_before(x, order, 1)
+    before, since = (taken(x, row_before(order, lag)) for lag in (3, 1))
 
     new = new_before(x, before, [since])
 
