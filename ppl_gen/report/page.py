@@ -32,13 +32,9 @@ class Section:
 
 
 def _has_codes(view: View) -> bool:
-    """Whether it is to be expected of the story that each datum has a code.
-
-    A mixture says which component made a datum, which is a number and no code.
-    """
-    story = view.run.structure.latents
+    """Whether each datum has latents of its own; the number of a component is no code."""
     numbers = getattr(view.run.story, "indices", ())
-    return not mixture.is_mixture(view) or any(s.local and s.name not in numbers for s in story)
+    return any(s.local and s.name not in numbers for s in view.run.structure.latents)
 
 
 SECTIONS: dict[str, Section] = {

@@ -281,8 +281,6 @@ class View:
     def code(self) -> Site:
         """The latent site whose values are the codes."""
         own = [site for site in self.run.structure.latents if site.local]
-        if not own:
-            raise NotShown("The story has no latent of its own for each datum: there is no code.")
         alone = [site for site in own if not site.summed and len(site.plates) == 1]
         for size in (1, 0):
             for site in alone:
