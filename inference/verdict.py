@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 Status = Literal["pass", "warn", "fail", "skipped", "not applicable"]
 WIDTH = 110
 _BY_CHANCE = " So few data make as much by chance, and could not tell a fault of that size."
-# What shows in all that is looked at after it, the first in what is looked at after that.
+# What shows in all that is looked at after it, the first in what is looked at after that; and what
+# says that data and story differ, but not in what.
 _CAUSES = ("doctor", "settled", "R-hat", "longer fit", "active units", "mutual information")
+_SYMPTOMS = ("LOO-PIT", "generated data")
 _MARKS = {"fail": " !!", "warn": "  !"}
 _COLOURS = {
     "pass": "green",
@@ -46,7 +48,7 @@ class Finding:
         source: Where check and threshold come from.
         details: Further figures by name, one a latent dimension or a statistic.
         question: That of the check which it answers; empty if it was asked alone.
-        of_story: Whether it names what the story lacks, which no guide can make good.
+        of_story: Whether it names what is wrong with the story, which no guide can make good.
     """
 
     check: str
@@ -119,24 +121,27 @@ class Verdict:
         it harder to follow: it comes before what is said of the guide.
         """
 
-        def place(finding: Finding) -> int:
-            if finding.check in _CAUSES:
-                return _CAUSES.index(finding.check)
-            return len(_CAUSES) + (not finding.of_story)
-
-        return tuple(sorted(self.of(status), key=place))
+        return tuple(sorted(self.of(status), key=_place))
 
     @property
     def first(self) -> Finding | None:
         """The finding to begin with, see :meth:`by_cause`; None if none fails or warns.
 
-        What could not be asked, as of a fit too short to judge, is mended before what may follow.
+        What fails comes before what warns, but for what is wrong with the programs or names what
+        the story lacks where others only say that it lacks something. What could not be asked, as
+        of a fit too short to judge, is mended before what may follow.
         """
-        unasked = [f for f in self.by_cause("skipped") if f.check in _CAUSES and f.remedy]
         off = (*self.by_cause("fail"), *self.by_cause("warn"))
-        if not off or not unasked or off[0].check in _CAUSES:
-            return next(iter(off), None)
-        return unasked[0]
+        told = [f for f in off if f.of_story]
+        programs = [f for f in told if f.check == "doctor"]
+        if programs:
+            return programs[0]
+        unasked = [f for f in self.by_cause("skipped") if f.check in _CAUSES and f.remedy]
+        if off and unasked and off[0].check not in _CAUSES:
+            return unasked[0]
+        if off and told and off[0].check in _SYMPTOMS:
+            return told[0]
+        return next(iter(off), None)
 
     @property
     def counts(self) -> str:
@@ -251,6 +256,13 @@ class Verdict:
             return cls(tuple(findings), *made_on, level, plain.get("fingerprint"))
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"the verdict cannot be read: {error}") from error
+
+
+def _place(finding: Finding) -> int:
+    """How many kinds of findings it may follow from."""
+    if finding.check in _CAUSES:
+        return _CAUSES.index(finding.check)
+    return len(_CAUSES) + (0 if finding.of_story else 2 if finding.check in _SYMPTOMS else 1)
 
 
 def grade(figure: float, good: float, bad: float) -> Status:

@@ -247,8 +247,9 @@ class CVAE(Story):
         return self.prior(given.features)
 
     def _law(self, z: Tensor, given: _Given) -> TorchDistribution:
-        features = given.features.expand(*z.shape[:-1], -1)
-        numbers = self.decoder(torch.cat([z, features], dim=-1))
+        rows = torch.broadcast_shapes(z.shape[:-1], given.features.shape[:-1])
+        both = z.expand(*rows, -1), given.features.expand(*rows, -1)
+        numbers = self.decoder(torch.cat(both, dim=-1))
         if given.numbers is not None:
             numbers = numbers + given.numbers.detach()
         return given.completed(self.likelihood(numbers))

@@ -35,6 +35,12 @@ DRAWN = 12  # of the scalars, the worst ones, whose ECDF is kept for a figure
 LATENTS_WITHIN, LIKELIHOOD_WITHIN, COVERAGE_WITHIN = (0.025, 0.04), (0.10, 0.25), (0.05, 0.075)
 
 
+def _otherwise(advice: Advice) -> str:
+    """What may be wrong where neither a shift nor a scale explains how ranks lie."""
+    bounded = "see that nothing bounds the means, as a tanh or ReLU at the encoder's end; or "
+    return f"{sentence(f'{bounded * advice.amortised}{advice.another_shape}')}."
+
+
 def calibration(subject: Subject) -> list[Finding]:
     r"""Whether truths lie among the draws of their posterior as they should.
 
@@ -255,7 +261,7 @@ def _direction(found: Ranked, scalar: int, advice: Advice) -> tuple[str, str]:
         return (
             f"Draws of {name} are spread otherwise than the posterior: ranks are off by "
             f"{distance:.2f}, and neither a shift nor a wrong scale explains that.",
-            "The posterior is skewed or has several humps: " + advice.another_shape + ".",
+            _otherwise(advice),
         )
     if 0.4 * abs(shift * scale) >= 0.24 * abs(math.log(scale)):  # what either does to the ranks
         return (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ppl_gen.inference.checks.look import BEFORE, LIMITS, Drawn
+from ppl_gen.inference.checks.look import BEFORE, EXPECTED, LIMITS, Drawn
 from ppl_gen.inference.checks.statistic import LEADS, Statistic
 from ppl_gen.inference.estimators.contrasts import FIFTHS, Contrast, effects, explained
 from ppl_gen.inference.estimators.replicates import beyond_chance
@@ -42,10 +42,14 @@ class Differs:
                     where=_farthest(away, self.contrast, name),
                     mend=_lacking(name, site, self.contrast) + _alone(away, self.contrast),
                     site=site,
-                    lead=LEADS.index(name),
+                    lead=LEADS.index(self._lead(name)),
                 )
             )
         return found
+
+    def _lead(self, name: str) -> str:
+        """Of what is expected the columns tell more surely, if they tell."""
+        return "link" if self.contrast.names[0] == EXPECTED and name == "mean" else name
 
     def against(self, own: Tensor, drawn: Tensor, left: Tensor) -> Drawn:
         meant, called = torch.zeros_like(left), "none"
@@ -75,6 +79,13 @@ def _farthest(away: Tensor, contrast: Contrast, name: str) -> str:
 def _lacking(name: str, site: str, contrast: Contrast) -> str:
     """What a story lacks whose data go otherwise with what it is given."""
     one, *others = contrast.names
+    if one == EXPECTED and name == "mean":
+        return (
+            f"Let {site} follow what is known on another scale, as by another link or its "
+            "logarithm, or let more of what is known work together."
+        )
+    if one == EXPECTED:
+        return f"Let the scale of {site} go with its mean, as that of its logarithm does."
     if one.endswith(BEFORE):
         return f"Let {'the scale of ' * (name == 'scatter')}{site} depend on {one}, too."
     if name == "scatter":
@@ -84,8 +95,11 @@ def _lacking(name: str, site: str, contrast: Contrast) -> str:
     if contrast.kind == "product":
         return f"Let {one} and {others[0]} work on {site} together, as by their product."
     if contrast.kind == "groups":
-        return f"Let each {one} have a level of {site} of its own."
-    return f"Let {site} follow {one} in another way, as on a curve that goes as told."
+        return (
+            f"Let each {one} have a level of {site} of its own; if it has one, see what keeps this "
+            "from the data: its prior, or a fit that was too short."
+        )
+    return f"Let {site} follow {one} on another curve, as by its square, a hinge or a spline."
 
 
 def _alone(away: Tensor, contrast: Contrast) -> str:

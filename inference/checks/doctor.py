@@ -60,6 +60,7 @@ def summary(found: tuple[Finding, ...]) -> Finding:
         worst.remedy,
         worst.source,
         details,
+        of_story=any(finding.check != "gradients" for finding in faults),
     )
 
 

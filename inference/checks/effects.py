@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ppl_gen.inference.checks.differing import Differs
-from ppl_gen.inference.checks.look import AGAINST, BEFORE, LEFT, MEANT, Look
+from ppl_gen.inference.checks.look import AGAINST, BEFORE, EXPECTED, LEFT, MEANT, Look
 from ppl_gen.inference.checks.ordered import IN_FILE, along, later, new_before, row_before, taken
 from ppl_gen.inference.checks.shaped import Shaped
 from ppl_gen.inference.checks.statistic import Statistic
@@ -20,6 +20,8 @@ from ppl_gen.inference.estimators.rhythms import LEAST_ROWS
 SHOWN = 400  # rows in a picture
 # What is left of a row has at least this share of the size that it has of all.
 LEAST_SCALE = 0.1
+# By which what is expected of rows must differ, in deviations of what is left, to be looked along.
+LEAST_SPREAD = 0.3
 
 
 @dataclass
@@ -42,19 +44,23 @@ class Effects:
         follows: Whether latents of each row follow the data: what is expected of a row is then no
             measure of what is left open, and is not taken away first.
         scaled: Whether each row has a unit of its own.
+        scatters: Whether rows have a scatter besides their mean, as 0 and 1 have not.
         drawn: What each look shows in replicates.
         shown_by: Which look each statistic is of, once they were asked for.
+        begun: Whether there were replicates.
         expected: What the first replicates are on average, ``(N, E)``, or zero.
         scale: Their deviation, ``(N, E)``, or one.
     """
 
     site: str
     data: Tensor
-    looks: Sequence[Look]
+    looks: list[Look]
     follows: bool
     scaled: bool
+    scatters: bool
     drawn: list[list[Tensor]]
     shown_by: dict[str, int] = field(default_factory=dict)
+    begun: bool = False
     expected: Tensor = field(default_factory=lambda: torch.zeros(()))
     scale: Tensor = field(default_factory=lambda: torch.ones(()))
 
@@ -104,14 +110,13 @@ class Effects:
         if not follows and not whole and rows is data and len(rows) >= LEAST_ROWS:
             looks.append(Shaped(names, rows.isnan()))
         scaled = not follows and not whole
-        return cls(site, rows, looks, follows, scaled, [[] for _ in looks])
+        return cls(site, rows, looks, follows, scaled, scatters, [[] for _ in looks])
 
     def take(self, drawn: Tensor) -> None:
         """Add replicates, ``(S, N, E)``."""
-        if not self.looks:
-            return
         rows = torch.where(self.data.isnan(), torch.nan, _condensed(drawn)).double()
-        left = self._left(rows) if self.drawn[0] else self._first_left(rows)
+        left = self._left(rows) if self.begun else self._first_left(rows)
+        self.begun = True
         for look, found in zip(self.looks, self.drawn, strict=True):
             found.append(look.of(centred(left)))
 
@@ -126,6 +131,7 @@ class Effects:
             return rows
         self.expected = rows.mean(0)
         away = (rows - self.expected) * (count / (count - 1))
+        self._look_along_expected()
         if not self.scaled:
             return away
         far = NORMAL * away.abs()
@@ -135,9 +141,22 @@ class Effects:
         self.scale = (total / count).clamp_min(least)
         return away / ((total - far) / (count - 1)).clamp_min(least)
 
+    def _look_along_expected(self) -> None:
+        """See whether what is left goes with what is expected, if that differs among the rows."""
+        if self.data.shape[1] != 1:
+            return
+        away = (self.data - self.expected)[:, 0]
+        if self.expected.std() < LEAST_SPREAD * away[~away.isnan()].std():
+            return
+        known = torch.where(away.isnan(), torch.nan, self.expected[:, 0])
+        for contrast in contrasts_of({EXPECTED: known}):
+            if contrast.kind == "stretches":
+                self.looks.append(Differs(contrast, self.scatters, known))
+                self.drawn.append([])
+
     def statistics(self) -> list[Statistic]:
         """All of them, in words that say where the data lie farthest from what the story makes."""
-        if not any(self.drawn):
+        if not self.begun:
             return []
         own, found = centred(self._left(self.data.double())[None]), []
         for i, (look, drawn) in enumerate(zip(self.looks, self.drawn, strict=True)):

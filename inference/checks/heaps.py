@@ -12,6 +12,7 @@ from ppl_gen.inference.estimators.heaps import (
     HEAP,
     Favoured,
     Grid,
+    but_for_one,
     favoured,
     favourite,
     grid_of,
@@ -79,7 +80,7 @@ class Heaps:
             if self.steps is not None:
                 found = favoured(places)
                 self.often.append(0.0 if found is None else found.beyond)
-                here = places % self.steps.every == self.steps.rest
+                here = but_for_one(places) % self.steps.every == self.steps.rest
                 self.there.append(here.double().mean().item())
 
     def statistics(self) -> list[Statistic]:

@@ -11,6 +11,7 @@ from ppl_gen.inference.checks.statistic import Limits, Statistic
 LIMITS: Limits = (0.15, 0.4)
 AGAINST, LEFT, MEANT = "drawn against ", "left of ", "marked rows: "
 BEFORE = " of the row before"
+EXPECTED = "what is expected"
 
 # A name, its value for each row, which rows are meant, ``(N,)`` each, and what these are called.
 Drawn = tuple[str, Tensor, Tensor, str]

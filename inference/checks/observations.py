@@ -173,6 +173,9 @@ def covariates(subject: Subject, batch: Batch) -> dict[str, Tensor]:
     found = {}
     for name, column in conditions(subject, batch).items():
         names = entries(subject, name, column.shape[1])
+        told = subject.run.data.column_names
+        if column.shape[1:] == (1,) and told is not None and len(told) == 1:
+            names = list(told)
         found.update(zip(names, column.T, strict=True))
     return _without_stand_ins(found) if len(found) <= FEW_ELEMENTS else {}
 

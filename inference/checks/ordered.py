@@ -20,6 +20,7 @@ IN_FILE = "in the order of the data"
 AS_GOOD = 0.95  # what a step explains of what a curve does, for it to be a step
 LAGS = range(2, 15)  # rows before; one is looked at as all that is given of a row
 MOST_NUMBERS = 5_000_000  # that what was given before may take
+LEAST_SAME = 0.2  # of the rows that have the number of the next, for it to be that of a group
 NEW = 0.1  # share of what was given before that is not known from what is given since
 
 
@@ -33,6 +34,9 @@ def along(name: str, values: Tensor) -> list[Look]:
     splits = splits_along(values)
     looks += [] if splits is None else [Jumps(name, splits, values)]
     order = values.argsort(stable=True)[: len(known)]  # what is missing stands last
+    same = values[order].diff() == 0
+    if name != IN_FILE and same.double().mean() >= LEAST_SAME:
+        return [*looks, OfOne(name.removeprefix("along "), order, same)]
     return [*looks, Follows(name, order)]
 
 
@@ -125,8 +129,10 @@ class ComesBack:
         value, chance = (_odds(power.amax(1)).sqrt() for power in (own, drawn))
         wave = int(own[0].argmax())
         period, times = self.waves.period(wave)
-        length = f"{period:.0f}" if period.is_integer() else f"{period:.3g}"
         in_file = self.along == IN_FILE
+        if in_file and times > 1:  # what it may be a part of has no name there
+            period, times = self.waves.periods[wave].item(), 1
+        length = f"{period:.0f}" if period.is_integer() else f"{period:.3g}"
         of = "the rows" if in_file else self.along.removeprefix("along ")
         swing = 2 * 2**0.5 * value.item()
         part = "" if times == 1 else f" of {length} / {times}"
@@ -293,6 +299,41 @@ class Follows:
         before = torch.full_like(left, math.nan)
         before[self.order[1:]] = left[self.order[:-1]]
         return "what is left of the row before", before, torch.zeros_like(left), "none"
+
+
+@dataclass(frozen=True)
+class OfOne:
+    """Rows that have one number, as that of a patient, may be alike."""
+
+    column: str
+    order: Tensor
+    same: Tensor
+
+    def of(self, x: Tensor) -> Tensor:
+        return neighbours(x[:, self.order], self.same)
+
+    def compared(self, site: str, own: Tensor, drawn: Tensor) -> list[Statistic]:
+        seen = own.item()
+        return [
+            Statistic(
+                f"correlation of rows of {site} of one {self.column}",
+                "of correlation",
+                LIMITS,
+                seen,
+                drawn,
+                where=f"of the data {seen:.2f}, made {drawn.mean():.2f}",
+                mend=f"Let each {self.column} have a level of {site} of its own, of a law that all "
+                "share; if it is no name but a number, let rows near each other along it be alike.",
+                site=site,
+                lead=LEADS.index("mean"),
+            )
+        ]
+
+    def against(self, own: Tensor, drawn: Tensor, left: Tensor) -> Drawn:
+        before = torch.full_like(left, math.nan)
+        before[self.order[1:]] = torch.where(self.same, left[self.order[:-1]], math.nan)
+        name = f"what is left of another row of its {self.column}"
+        return name, before, torch.zeros_like(left), "none"
 
 
 def _odds(share: Tensor) -> Tensor:

@@ -256,6 +256,10 @@ def _remedy(one: Compared, subject: Subject, from_prior: bool) -> str:
     if one.lead == LEADS.index("skewness") and law not in advice.SYMMETRIC:
         mend = f"Take a law for {one.site} that is {'more' if more else 'less'} skewed than {law}."
         return "" if law in advice.OF_ONE_NUMBER else mend
+    if advice.asked_for(run, "covariance") not in (None, "full") and (
+        of_law or one.name.startswith("correlations")
+    ):
+        return "Take covariance='full', by which each component has a shape of its own."
     if one.mend and not (of_law and law in advice.OF_ONE_NUMBER):
         return one.mend
     if one.name.startswith("share of 0 ") and more and law in advice.COUNTS:
@@ -263,8 +267,8 @@ def _remedy(one: Compared, subject: Subject, from_prior: bool) -> str:
     if one.name.startswith("correlations"):
         if run.structure.has_codes:
             return (
-                f"Give each row a code of more dimensions, by which elements of {one.site} go "
-                "together."
+                f"Let the codes tell how elements of {one.site} go together: by a decoder that "
+                "can, or by more dimensions where all are in use, see 'active units'."
             )
         return (
             f"Let the noise of elements of {one.site} be correlated, or give each row latents of "

@@ -23,6 +23,7 @@ from ppl_gen.inference.verdict import Finding
 NAME = "prior sensitivity"
 SENSITIVE = 0.05
 FAR = 2.0, 3.0  # prior deviations, of what the data move and of what they do not
+CHANCE = 0.05  # in which one of many numbers is as far from its prior
 DRAWS, LEAST_DRAWS = 1000, 100
 ROWS = 2000
 ELEMENTS = 100  # numbers of latents that are looked at
@@ -109,7 +110,10 @@ def pulled(found: Shared, by_prior: Tensor, by_data: Tensor) -> Finding:
     away = ((means - found.prior[:, 0]).abs() / found.prior[:, 1]).nan_to_num(0.0, 0.0, 0.0)
     known = found.prior.isfinite().all(1) & (found.prior[:, 1] > 0)
     away = torch.where(known, away, math.inf)
-    both = torch.where(away > torch.where(by_data >= SENSITIVE, *FAR), by_prior, 0.0)
+    of_site = [name.split("[")[0] for name in found.names]
+    chance = torch.tensor([CHANCE / of_site.count(site) for site in of_site]).double()
+    far = torch.where(by_data >= SENSITIVE, *FAR).maximum(-torch.special.ndtri(chance / 2))
+    both = torch.where(away > far, by_prior, 0.0)
     figure = both.max().item()
     weak = [n for n, p, d in zip(found.names, by_prior, by_data, strict=True)
             if p >= SENSITIVE > d]  # fmt: skip

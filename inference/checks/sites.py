@@ -198,6 +198,8 @@ class SiteStatistics:
                 mend, lead = _level(self.name), LEADS.index("level")
             if name.startswith("share"):
                 unit, size = "of its deviation", max((observed * (1 - observed)) ** 0.5, 0.1)
+                if self.kind == "counts":
+                    lead = LEADS.index("zeros")
                 if self.kind == "real":
                     outermost = name.removeprefix("share of ")
                     mend, lead = _cut_off(self.name, outermost, observed), LEADS.index("heap")

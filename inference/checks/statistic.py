@@ -16,7 +16,7 @@ CHANCE = 0.05
 Limits = tuple[float, float]
 
 # Kinds of statistics by how surely one tells what a story lacks: it shows in those after it, too.
-LEADS = ("heap", "level", "step", "mean", "scatter", "skewness", "tails", "")
+LEADS = ("heap", "level", "step", "mean", "link", "scatter", "skewness", "tails", "zeros", "")
 
 
 @dataclass(frozen=True)

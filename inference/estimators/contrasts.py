@@ -148,7 +148,8 @@ def explained(observed: Tensor, replicated: Tensor) -> tuple[Tensor, Tensor, Ten
 def _alone(name: str, values: Tensor) -> list[Contrast]:
     """By one column: by its values, along it, or both where whole numbers may be either."""
     levels = values[~values.isnan()].unique()
-    labels = [f"{name} {level:g}" for level in levels.tolist()]
+    joint = " = " if " " in name else " "
+    labels = [f"{name}{joint}{level:g}" for level in levels.tolist()]
     of = torch.where(values.isnan(), -1, torch.searchsorted(levels, values.contiguous()))
     by_level = _grouped("groups", (name,), of, labels)
     found = [by_level]

@@ -126,13 +126,21 @@ class Favoured:
     beyond: float
 
 
+def but_for_one(places: Tensor) -> Tensor:
+    """Places without the one that most have, which may stand for itself, as 0 does."""
+    values, often = places.unique(return_counts=True)
+    return places[places != values[often.argmax()]]
+
+
 def favoured(places: Tensor) -> Favoured | None:
-    """The steps that numbers of a grid favour most; None if the grid has few.
+    """The steps that numbers of a grid favour most, but for one; None if the grid has few.
 
     Args:
         places: In steps of the grid, ``(N,)``.
     """
-    places = places[some(len(places))]
+    places = but_for_one(places[some(len(places))])
+    if not len(places):
+        return None
     found, reach = [], places.max() - places.min()
     for every in EVERY:
         if reach < LEAST_TURNS * every:

@@ -118,14 +118,18 @@ def waves_along(values: Tensor) -> Waves | None:
     return Waves(torch.stack([cosine, sine], 1), length / turns, each, order, whole)
 
 
-def neighbours(x: Tensor) -> Tensor:
+def neighbours(x: Tensor, which: Tensor | None = None) -> Tensor:
     """Correlation of each row with the next, the mean over elements, ``(S,)``.
 
     Args:
         x: Replicates less what is expected of each row, ``(S, N, E)``; 0 where missing.
+        which: Of which rows but the last, ``(N - 1,)``; by default of all.
     """
     away = x - x.mean(1, keepdim=True)
-    alike = (away[:, 1:] * away[:, :-1]).sum(1) / away.square().sum(1).clamp_min(1e-24)
+    products = away[:, 1:] * away[:, :-1]
+    if which is not None:
+        products = products[:, which] * ((x.shape[1] - 1) / which.sum())
+    alike = products.sum(1) / away.square().sum(1).clamp_min(1e-24)
     return alike.mean(1)
 
 

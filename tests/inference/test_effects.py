@@ -72,12 +72,12 @@ def replicated(score: Tensor, draws: int = 100) -> Any:
         (
             LEVEL[SCHOOL] + 0.5 * HOURS + 0.4 * (HOURS**2 - 1) + NOISE,
             "mean of score along hours",
-            "as on a curve",
+            "on another curve",
         ),
         (
             LEVEL.flip(0)[SCHOOL] + 0.5 * HOURS + NOISE,
             "mean of score by school",
-            "Let each school have a level of score of its own.",
+            "Let each school have a level of score of its own; if it has one",
         ),
         (
             LEVEL[SCHOOL] + 0.5 * HOURS + NOISE * (0.5 * HOURS).exp() / math.exp(0.25),
