@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ppl_gen.errors import StoryError
 from ppl_gen.inference.checks.subject import Subject
-from ppl_gen.inference.estimators.heaps import apart_from_all
+from ppl_gen.inference.estimators.heaps import apart_from_all, far_from_all
 from ppl_gen.inference.estimators.replicates import FEW_ELEMENTS
 from ppl_gen.inference.passes import plan
 from ppl_gen.inference.sampler import Sampler
@@ -194,10 +194,11 @@ def entries(subject: Subject, name: str, count: int) -> list[str]:
 
 
 def _without_stand_ins(columns: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        name: torch.where(torch.isin(values, apart_from_all(values)), torch.nan, values)
-        for name, values in columns.items()
-    }
+    found = {}
+    for name, values in columns.items():
+        strange = torch.cat([apart_from_all(values), far_from_all(values)])
+        found[name] = torch.where(torch.isin(values, strange), torch.nan, values)
+    return found
 
 
 def _same(site: Tensor, column: Tensor) -> bool:

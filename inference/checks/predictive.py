@@ -77,7 +77,8 @@ def prior_predictive(subject: Subject) -> Finding:
 
     What is given are the columns that the story takes and does not observe, now or up to 14 rows
     before. Statistics by it and those below are of what the story leaves of the observations, and
-    show an effect that it lacks, see :class:`ppl_gen.inference.checks.effects.Effects`. Steps,
+    show an effect that it lacks, see :class:`ppl_gen.inference.checks.effects.Effects`; what is
+    expected of a row is one more such column. Steps,
     rhythms and rows that follow each other are looked at in the order of the data as well; that
     rows are alike there, or jump, as sorted ones do, never fails. The last is beyond the share of
     its neighbours, or of every number, see :class:`ppl_gen.inference.checks.heaps.Heaps`.

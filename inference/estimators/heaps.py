@@ -14,6 +14,8 @@ HEAP = 5  # rows of one value, from which on it is a heap
 EVERY = (2, 5, 7, 10, 12)
 LEAST_TURNS = 4  # so often each step must fit between the least and the greatest number
 MOST_STEPS = 100_000
+FEW_FAR = 0.05  # of all numbers, which may be far from them by mistake
+GLANCE = 2000  # numbers that show whether a closer look is due
 NEAR = 0.02  # of a step, by which a multiple of it may be off as it was kept
 
 
@@ -54,6 +56,40 @@ def apart_from_all(x: Tensor) -> Tensor:
         if len(rest) >= FEW_VALUES and (rest - end).abs().min() > rest.max() - rest.min():
             found.append(end)
     return torch.stack(found) if found else x.new_zeros(0)
+
+
+def far_from_all(x: Tensor) -> Tensor:
+    """Few numbers that a gap wider than the range of all others parts from them.
+
+    At least two, and at most 5 % of all, at either end: as if they were in another unit, or had
+    lost a decimal point. All others must have 20 values.
+
+    Args:
+        x: Data of any shape, NaN where missing.
+
+    Returns:
+        Them, in order; none or more.
+    """
+    known = x[x.isfinite()]
+    few, found = int(FEW_FAR * len(known)), []
+    if few < 2:
+        return x.new_zeros(0)
+    low, high = known.aminmax()
+    # Sorting takes long, and where most fill half of the range no gap is as wide.
+    shown = known[:: -(-len(known) // GLANCE)].sort().values
+    least = round(2 * FEW_FAR * len(shown))
+    if min(shown[-1 - least] - low, high - shown[least]) > (high - low) / 2:
+        return x.new_zeros(0)
+    ordered = known.sort().values
+    for upper in (False, True):
+        away = -ordered.flip(0) if upper else ordered
+        # What begins with the k-th number reaches to the last.
+        apart = away[2 : few + 1] - away[1:few] > away[-1] - away[2 : few + 1]
+        if apart.any():
+            count = 2 + int(apart.nonzero().max())
+            if len(away[count:].unique()) >= FEW_VALUES:
+                found.append(-away[:count].flip(0) if upper else away[:count])
+    return torch.cat(found) if found else x.new_zeros(0)
 
 
 @dataclass(frozen=True)
@@ -105,7 +141,7 @@ def favourite(x: Tensor) -> tuple[float, float]:
         return x[0].item(), 0.0
     above = counts[1:-1] - torch.maximum(counts[:-2], counts[2:])
     most = int(above.argmax())
-    return values[1 + most].item(), above[most].item() / min(len(x), SORTED)
+    return values[1 + most].item() + 0.0, above[most].item() / min(len(x), SORTED)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ the fit moves it.
 """
 
 from ppl_gen.inference.looks.apart import apart
+from ppl_gen.inference.looks.copies import copies
 from ppl_gen.inference.looks.encoder import encoder
 from ppl_gen.inference.looks.finite import finite, not_finite, spoilt_data
 from ppl_gen.inference.looks.gradients import gradients
@@ -20,6 +21,7 @@ __all__ = [
     "Patient",
     "apart",
     "copied",
+    "copies",
     "encoder",
     "finite",
     "gradients",

@@ -2,13 +2,23 @@
 
 import math
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from test_effects import HOURS, LEVEL, NOISE, SCHOOL, drawn, replicated
 from torch import Tensor
 
+import ppl_gen as pg
 from ppl_gen.inference.checks.heaps import Heaps
-from ppl_gen.inference.estimators.heaps import Grid, favoured, favourite, grid_of, heaped
+from ppl_gen.inference.estimators.heaps import (
+    Grid,
+    far_from_all,
+    favoured,
+    favourite,
+    grid_of,
+    heaped,
+)
 
 SCORE = LEVEL[SCHOOL] + 0.5 * HOURS + NOISE
 CHANCE = torch.rand(400, generator=torch.Generator().manual_seed(5))
@@ -62,7 +72,7 @@ def test_replicates_that_are_rounded_as_the_data_are_have_the_same_heaps() -> No
         coarse = torch.rand(x.shape, generator=torch.Generator().manual_seed(seed)) < 0.5
         return torch.where(coarse, x.round(), (10 * x).round() / 10)
 
-    heaps = Heaps.of("y", "y", rounded(drawn(300, seed=101), 0))
+    heaps = Heaps.of("y", "y", rounded(drawn(300, seed=101), 1001))
     assert heaps is not None
     assert heaps.statistics() == []  # nothing to compare them with
     heaps.take(torch.stack([rounded(drawn(300, seed=2 + i), 1002 + i) for i in range(40)]))
@@ -113,3 +123,45 @@ def test_steps_that_are_favoured_are_counted_exactly() -> None:
 
 def test_a_grid_rounds_to_its_steps() -> None:
     assert Grid(0.5, 0.25).places(torch.tensor([0.25, 0.6, 1.3])).tolist() == [0, 1, 2]
+
+
+def test_few_numbers_far_from_all_others_are_told() -> None:
+    x = 15 + 3 * drawn(150)
+    assert far_from_all(x).tolist() == []
+    x[[3, 50, 90, 120]] *= 10
+
+    assert far_from_all(x).tolist() == x[[3, 50, 90, 120]].sort().values.tolist()
+    assert far_from_all(-x).tolist() == (-x[[3, 50, 90, 120]]).sort().values.tolist()
+    assert far_from_all(torch.cat([x, torch.tensor([math.nan])])).numel() == 4
+    assert far_from_all(x[:60]).numel() == 2
+    assert far_from_all(x[:20]).numel() == 0, "one alone may be what it is"
+    assert far_from_all((drawn(200) > 2).float()).numel() == 0, "two values are no range"
+
+
+def seen(x: Tensor, y: Tensor) -> None:
+    weight = pyro.sample("weight", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+    with pyro.plate("rows", len(x)):
+        pyro.sample("y", dist.Normal(x @ weight, 1.0), obs=y)
+
+
+def test_the_doctor_names_numbers_in_another_unit_and_rows_entered_twice() -> None:
+    x, y = drawn(150, 2, seed=1), drawn(150, seed=2)
+    assert pg.doctor((seen, "AutoNormal"), (x, y)).status == "pass"
+    coded = x.clone()
+    coded[[3, 50, 90, 120], 1] += 100
+
+    finding = pg.doctor((seen, "AutoNormal"), (coded, y))["stand-ins"]
+    assert finding.status == "warn"
+    assert finding.meaning.startswith("4 rows have from 98.39 to 100.9 in column 1")
+    assert "in another unit" in finding.remedy
+
+    both = torch.cat([x, x[:30]]), torch.cat([y, y[:30]])
+    finding = pg.doctor((seen, "AutoNormal"), both)["copies"]
+    assert finding.status == "warn"
+    assert finding.meaning == "30 of 180 rows are copies of others, number for number."
+    others = torch.cat([x, x[:30]]), torch.cat([y, y[:30] + 1e-3])
+    assert pg.doctor((seen, "AutoNormal"), others)["copies"].status == "pass"
+    counts = (x > 0).float(), (y > 0).float()
+    assert pg.doctor((seen, "AutoNormal"), counts)["copies"].status == "pass"
+    coarse = (2 * x).round(), (2 * y).round()
+    assert pg.doctor((seen, "AutoNormal"), coarse)["copies"].status == "pass"
