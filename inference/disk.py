@@ -259,7 +259,7 @@ def read_story(path: Path, recorded: Mapping[str, Any], given: Any) -> Pair:
     if isinstance(pair.story, Component) and "class" in recorded:
         _compare_configurations(recorded, pair.story.configuration)
     origin = pair.origin or {}
-    if origin.get("sha256", "") != recorded.get("sha256", origin.get("sha256", "")):
+    if "sha256" in origin and origin["sha256"] != recorded.get("sha256", origin["sha256"]):
         warnings.warn(f"{origin['file']!r} has changed since the run was fitted", stacklevel=3)
     return pair.copied()
 

@@ -20,6 +20,7 @@ IN_FILE = "in the order of the data"
 AS_GOOD = 0.95  # what a step explains of what a curve does, for it to be a step
 LAGS = range(2, 15)  # rows before; one is looked at as all that is given of a row
 MOST_NUMBERS = 5_000_000  # that what was given before may take
+SHARED = 0.02  # correlation of replicates that have something in common
 LEAST_SAME = 0.2  # of the rows that have the number of the next, for it to be that of a group
 NEW = 0.1  # share of what was given before that is not known from what is given since
 
@@ -286,7 +287,7 @@ class Follows:
                 + ("" if in_file else f" {self.along}"),
                 "of correlation",
                 (LIMITS[0], math.inf) if in_file else LIMITS,
-                seen,
+                _above(seen, drawn),
                 drawn,
                 where=f"of the data {seen:.2f}, made {drawn.mean():.2f}",
                 mend=mend,
@@ -319,7 +320,7 @@ class OfOne:
                 f"correlation of rows of {site} of one {self.column}",
                 "of correlation",
                 LIMITS,
-                seen,
+                _above(seen, drawn),
                 drawn,
                 where=f"of the data {seen:.2f}, made {drawn.mean():.2f}",
                 mend=f"Let each {self.column} have a level of {site} of its own, of a law that all "
@@ -334,6 +335,16 @@ class OfOne:
         before[self.order[1:]] = torch.where(self.same, left[self.order[:-1]], math.nan)
         name = f"what is left of another row of its {self.column}"
         return name, before, torch.zeros_like(left), "none"
+
+
+def _above(seen: float, drawn: Tensor) -> float:
+    """A correlation of the data; that of replicates if less, where these are alike themselves.
+
+    What is shared by few rows, as the level of a patient, follows them, and what is left of them
+    goes apart. Of their replicates what is left has in common what the posterior leaves open.
+    """
+    made = drawn.mean().item()
+    return max(seen, made) if made > SHARED else seen
 
 
 def _odds(share: Tensor) -> Tensor:

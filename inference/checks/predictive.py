@@ -170,8 +170,15 @@ def _predictive(subject: Subject, name: str, from_prior: bool) -> Finding:
         "Fit for longer; if that does not help, choose a likelihood that can say what the data do"
         f"{labels}."
     )
+
+    def tells(one: Compared) -> bool:
+        law = structure.sites[one.site].law if one.site else ""
+        # Of other laws the scale is learned, and may yet have to be.
+        spread = one.name.startswith("spread") and law in advice.OF_ONE_NUMBER
+        return one.lead < len(LEADS) - 1 or (spread and not structure.has_codes)
+
     return judged(
-        name, made, found, details, lambda one: _remedy(one, subject, from_prior), otherwise
+        name, made, found, details, lambda one: _remedy(one, subject, from_prior), otherwise, tells
     )
 
 
@@ -182,6 +189,7 @@ def judged(
     details: dict[str, list[float]],
     remedy: Callable[[Compared], str],
     otherwise: str = "",
+    tells: Callable[[Compared], bool] = lambda one: one.lead < len(LEADS) - 1,
 ) -> Finding:
     """The finding of some compared statistics: that of the worst of them.
 
@@ -195,6 +203,7 @@ def judged(
         details: Further figures.
         remedy: What to do about one that is off; empty if that does not follow from it.
         otherwise: What to do if it follows from none.
+        tells: Whether one that is off tells what the story lacks.
     """
     order = sorted(found, key=_badness, reverse=True)
     worst = order[0]
@@ -217,7 +226,7 @@ def judged(
         next((said for one in off if (said := remedy(one))), otherwise) if off else "",
         "Gelman et al. 1996",
         {**each, **within, **details},
-        of_story=bool(off) and off[0].lead < len(LEADS) - 1,
+        of_story=bool(off) and tells(off[0]),
     )
 
 

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 import ppl_gen as pg
 from ppl_gen.inference.checks import Subject
 from ppl_gen.inference.checks.codes import (
+    PARTS_OF_KL,
     aggregate_posterior,
     information,
     marginal,
@@ -21,7 +22,7 @@ from ppl_gen.inference.checks.codes import (
 from ppl_gen.inference.codes import TOGETHER, Split, drawn_codes, elbo_split, split_of
 from ppl_gen.inference.estimators.two_sample import ClassifierTest, TwoSample
 from ppl_gen.inference.verdict import Finding
-from ppl_gen.models import PPCA
+from ppl_gen.models import CVAE, PPCA
 
 # Some of the guides here are blind on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore:The guide draws 'z' from the same law")
@@ -270,3 +271,13 @@ def test_a_code_that_tells_nothing_has_collapsed(told: float, status: str) -> No
 def test_codes_far_from_their_prior_leave_holes() -> None:
     assert marginal(Split(4.0, 1.0, 3.0, 0.05, 1000)).status == "fail"
     assert marginal(Split(1.0, 1.0, 0.0, 0.05, 1000)).status == "pass"
+
+
+def test_the_kl_of_a_conditional_story_is_split_too() -> None:
+    x, label = torch.randn(120, 3), torch.arange(120) % 3
+    story = CVAE((3,), "label(classes=3)", latent=2, hidden=(4,), prior="standard-normal")
+    run = pg.fit(story, (x, label), epochs=2, progress=False)
+
+    findings = PARTS_OF_KL.look(Subject(run, (x, label), draws=50))
+
+    assert {f.check: f.status for f in findings}["mutual information"] in ("pass", "warn", "fail")

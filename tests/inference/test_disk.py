@@ -189,6 +189,17 @@ def test_a_story_of_ones_own_has_to_be_given(tmp_path: Path) -> None:
         pg.load(tmp_path / "own", story=Own(width=2))
 
 
+def test_a_story_from_a_file_can_be_given_as_it_is(tmp_path: Path) -> None:
+    x = torch.randn(30, 3)
+    story = PPCA((3,), 1)
+    pg.fit((story.model, story.guide), x, out=tmp_path / "a", epochs=2, progress=False)
+    record = json.loads((tmp_path / "a" / "run.json").read_text())
+    record["story"] = {"file": "mine.py", "sha256": "0" * 64}
+    (tmp_path / "a" / "run.json").write_text(json.dumps(record))
+
+    assert pg.load(tmp_path / "a", story=(story.model, story.guide)).history
+
+
 def test_an_autoguide_comes_back_with_its_parameters(tmp_path: Path) -> None:
     """Its parameters exist only once it has run."""
     x = torch.ones(5, 1)

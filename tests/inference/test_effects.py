@@ -117,6 +117,16 @@ def test_an_effect_that_the_story_lacks_is_found_and_named(
     assert finding.of_story
 
 
+def test_what_goes_with_what_is_expected_is_found() -> None:
+    expected = LEVEL[SCHOOL] + 0.5 * HOURS
+    bent = 0.4 * expected.square()
+
+    finding = replicated(expected + bent - bent.mean() + NOISE)
+    assert "mean of score along what is expected" in finding.meaning
+    grows = replicated(expected + (0.6 * expected).exp() * NOISE / (0.72 * expected.var()).exp())
+    assert "scatter of score along what is expected" in grows.meaning
+
+
 def test_what_is_left_can_be_drawn_against_what_it_goes_with() -> None:
     """The slopes of schools: those of the farthest are meant; of what passes nothing is drawn."""
     steeper = LEVEL[SCHOOL] + 0.5 * HOURS + 1.5 * (SCHOOL == 3) * HOURS + NOISE

@@ -9,7 +9,16 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from ppl_gen.inference.checks.look import AGAINST, MEANT
-from ppl_gen.inference.checks.ordered import LAGS, later, new_before, row_before, taken
+from ppl_gen.inference.checks.ordered import (
+    LAGS,
+    OfOne,
+    _above,
+    along,
+    later,
+    new_before,
+    row_before,
+    taken,
+)
 from ppl_gen.inference.estimators.splits import splits_along
 
 WELL = LEVEL[SCHOOL] + 0.5 * HOURS + NOISE
@@ -74,6 +83,27 @@ def test_what_changes_bit_by_bit_is_no_step(curve: Tensor) -> None:
 
     assert "mean of score along hours" in finding.meaning
     assert "step" not in finding.meaning
+
+
+def test_rows_of_one_patient_that_are_alike_are_told() -> None:
+    patient = torch.arange(400.0).div(4, rounding_mode="floor")
+    x = drawn(400, seed=3) + drawn(100, seed=4)[patient.long()]
+    (look,) = (look for look in along("along patient", patient) if isinstance(look, OfOne))
+
+    made = look.of(drawn(50, 400, 1, seed=5).double())
+    (found,) = look.compared("pain", look.of(x[None, :, None].double()), made)
+
+    assert found.name == "correlation of rows of pain of one patient"
+    assert found.observed == pytest.approx(0.5, abs=0.1)
+    assert float(made.abs().max()) < 0.2
+    assert found.mend.startswith("Let each patient have a level of pain of its own")
+    assert not any(isinstance(look, OfOne) for look in along("along hours", HOURS))
+
+
+def test_what_follows_the_data_is_not_laid_to_them() -> None:
+    assert _above(-0.3, torch.tensor([0.1, 0.3])) == pytest.approx(0.2)
+    assert _above(0.4, torch.tensor([0.1, 0.3])) == 0.4
+    assert _above(-0.3, torch.tensor([0.0, 0.01])) == -0.3
 
 
 def test_steps_and_curves_explain_what_least_squares_do() -> None:

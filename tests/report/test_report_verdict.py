@@ -225,6 +225,11 @@ def test_the_verdict_begins_with_what_others_may_follow_from(
     assert of(guide, replace(story, status="warn")).first == guide
     assert of(guide, story, programs).first == programs
     assert of(slight).first == slight
+    told, symptom = replace(slight, of_story=True), finding("LOO-PIT", "fail")
+    assert of(guide, fit, told).first == told
+    assert of(symptom, replace(story, status="warn")).first == replace(story, status="warn")
+    assert of(symptom, replace(story, status="warn", of_story=False)).first == symptom
+    assert of(symptom, guide).by_cause("fail") == (guide, symptom)
     short = replace(finding("settled", "skipped"), remedy="Raise epochs.")
     assert of(guide, story, short).first == short
     assert of(guide, programs, short).first == programs
