@@ -132,7 +132,7 @@ class ComesBack:
         period, times = self.waves.period(wave)
         in_file = self.along == IN_FILE
         if in_file and times > 1:  # what it may be a part of has no name there
-            period, times = self.waves.periods[wave].item(), 1
+            period, times = float(self.waves.periods[wave]), 1
         length = f"{period:.0f}" if period.is_integer() else f"{period:.3g}"
         of = "the rows" if in_file else self.along.removeprefix("along ")
         swing = 2 * 2**0.5 * value.item()

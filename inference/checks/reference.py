@@ -139,7 +139,8 @@ def agreement(
             "at most 0.1",
         ),
     ]
-    status = worst_of(*(way.status for way in ways))
+    statuses: list[Status] = [way.status for way in ways]
+    status = worst_of(*statuses)
     wrong = ways[-1:] if status == "pass" else [way for way in ways if way.status == status]
     sentence = ", and ".join(way.sentence for way in wrong)
     return Finding(
