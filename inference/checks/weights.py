@@ -98,7 +98,7 @@ def evidence(found: Evidence, named: str) -> Finding:
         Burda et al. (2016), section 3, https://arxiv.org/abs/1509.00519
     """
     if found.draws == 1:  # nothing is drawn where every latent is a single value
-        sentence = f"The log {named} is {found.mean:.2f} nats, without error."
+        sentence = f"The log {named} is {_nats(found.mean)} nats, without error."
         good = "finite"
         status: Status = "pass" if math.isfinite(found.mean) else "fail"
         return Finding("evidence", found.mean, "nats", good, status, sentence, "", "")
@@ -110,11 +110,11 @@ def evidence(found: Evidence, named: str) -> Finding:
         "nats",
         "error at most 0.1 nats",
         "pass" if exact else "warn",
-        f"The log {named} is {found.mean:.2f} nats, with a standard error of "
+        f"The log {named} is {_nats(found.mean)} nats, with a standard error of "
         f"{found.mean_error:.2g} from the draws; its estimate errs downwards."
         if believed
-        else f"The log {named} is above {found.mean:.2f} nats; by how much these draws cannot say, "
-        "as k-hat shows.",
+        else f"The log {named} is above {_nats(found.mean)} nats; by how much these draws cannot "
+        "say, as k-hat shows.",
         "" if exact else "Mend the guide first." if not believed else "Take more draws.",
         "Burda et al. 2016",
         {"error": [found.mean_error]},
@@ -142,7 +142,7 @@ def gap(found: Evidence, advice: Advice) -> Finding:
         "nats",
         "at most 0.5 nats",
         grade(figure, 0.5, 2.0),
-        f"The guide lies {figure:.2f} nats from the posterior, a distance of at most "
+        f"The guide lies {_nats(figure)} nats from the posterior, a distance of at most "
         f"{distance:.2f} in total variation.",
         "" if figure <= 0.5 else f"{weigh}for longer, or {advice.correlations}.",
         "Pinsker's inequality; Cremer et al. 2018",
@@ -227,6 +227,10 @@ def _of_each(found: Evidence, numbers: Tensor) -> dict[str, list[float]]:
         "k-hat": found.khat[rows].double().clamp(-10, 10).round(decimals=3).tolist(),
         "ess": found.ess[rows].double().round(decimals=1).tolist(),
     }
+
+
+def _nats(figure: float) -> str:
+    return f"{figure:.2f}" if abs(figure) < 1e6 else f"{figure:.3g}"
 
 
 def joint_khat(found: Evidence, advice: Advice) -> Finding:
