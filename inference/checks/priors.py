@@ -23,7 +23,8 @@ from ppl_gen.inference.verdict import Finding
 NAME = "prior sensitivity"
 SENSITIVE = 0.05
 FAR = 2.0, 3.0  # prior deviations, of what the data move and of what they do not
-STRONG = 0.5  # sensitivity to both, from which on they pull apart however near they are
+# Prior deviations that are far enough where both move a latent by so much of them, and more.
+FAR_OF_STRONG, STRONG = 1.0, 0.5
 CHANCE = 0.05  # in which one of many numbers is as far from its prior
 DRAWS, LEAST_DRAWS = 1000, 100
 ROWS = 2000
@@ -61,10 +62,10 @@ def prior_sensitivity(subject: Subject) -> list[Finding]:
     The figure is the largest sensitivity of a latent's posterior to the power of the priors, of
     those that the data move as well: what both pull at, they pull apart. It passes up to 0.05, the
     limit of the source; beyond, only what has its mean more than two prior deviations from that of
-    the prior counts, three where data move it by way of others alone, more of many numbers, or what
-    both move by half (ours). It then warns, as a prior that was meant may speak against few data.
-    It fails if most of the data lie beyond 99 % of what the priors make, as they do
-    beyond priors that were written for numbers near 0 (our limit). Where the prior moves a latent
+    the prior counts, three where data move it by way of others alone, more of many numbers, one of
+    what both move by half (ours). It then warns, as a prior that was meant may speak against few
+    data. It fails if most of the data lie beyond 99 % of what the priors make, as they do beyond
+    priors that were written for numbers near 0 (our limit). Where the prior moves a latent
     and the data do not, these have little to say of it, which is no fault.
 
     Reference:
@@ -108,6 +109,8 @@ def pulled(found: Shared, by_prior: Tensor, by_data: Tensor) -> Finding:
         by_prior: To the power of the priors.
         by_data: To that of the likelihood.
     """
+    # What never varies, as the corner of a triangular matrix, is moved by nothing.
+    by_prior, by_data = by_prior.nan_to_num(), by_data.nan_to_num()
     means = found.values.mean(0)
     away = ((means - found.prior[:, 0]).abs() / found.prior[:, 1]).nan_to_num(0.0, 0.0, 0.0)
     known = found.prior.isfinite().all(1) & (found.prior[:, 1] > 0)
@@ -115,7 +118,8 @@ def pulled(found: Shared, by_prior: Tensor, by_data: Tensor) -> Finding:
     of_site = [name.split("[")[0] for name in found.names]
     chance = torch.tensor([CHANCE / of_site.count(site) for site in of_site]).double()
     far = torch.where(by_data >= SENSITIVE, *FAR).maximum(-torch.special.ndtri(chance / 2))
-    pulled_apart = (away > far) | ((by_prior >= STRONG) & (by_data >= STRONG))
+    strong = (by_prior >= STRONG) & (by_data >= STRONG)
+    pulled_apart = (away > far) | (strong & (away > FAR_OF_STRONG))
     both = torch.where(pulled_apart, by_prior, 0.0)
     figure = both.max().item()
     weak = [n for n, p, d in zip(found.names, by_prior, by_data, strict=True)

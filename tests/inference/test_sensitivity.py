@@ -120,9 +120,14 @@ def test_prior_and_data_that_pull_apart_warn_where_the_data_can_be_expected() ->
     assert told(1.0, 0.0, 1.0).meaning.startswith("Prior and data pull b[0] apart")
     near = replace(shared, values=values - 2.5)
     assert pulled(near, torch.full((3,), 0.3), torch.ones(3)).status == "pass"
+    assert pulled(near, torch.full((3,), 0.6), torch.ones(3)).status == "warn", "c is at -2"
+    nearer = replace(shared, values=values / 8)
+    assert pulled(nearer, torch.full((3,), 0.6), torch.ones(3)).status == "pass"
     assert told(0.0, 0.0, 0.0).figure == pytest.approx(0.1), "b is far off, by way of others"
     unknown = replace(shared, prior=torch.tensor([[math.inf, math.inf]] * 3).double())
     assert pulled(unknown, torch.full((3,), 0.3), torch.ones(3)).status == "warn"
+    still = pulled(unknown, torch.full((3,), math.nan), torch.full((3,), math.nan))
+    assert (still.status, still.figure) == ("pass", 0.0), "what never varies"
     weak = pulled(replace(shared, values=0 * values), torch.full((3,), 0.3), torch.zeros(3))
     assert weak.status == "pass"
     assert weak.meaning.endswith("Of a, b[0], c the priors tell more than the data.")
