@@ -95,7 +95,7 @@ def look_over(
     seed: int = 0,
     numbers: Sequence[int] = (),
     whole: Batch = (),
-    looks: Mapping[str, Callable[[Patient], list[Finding]]] = LOOKS,
+    questions: Mapping[str, Callable[[Patient], list[Finding]]] = LOOKS,
 ) -> tuple[Finding, ...]:
     """Every look at a pair that fits together, and at rows of data.
 
@@ -111,7 +111,7 @@ def look_over(
         seed: Of the draws.
         numbers: Which row of the data each row of the batch is; from 0 on by default.
         whole: All rows, if the batch has but some, where they are in memory.
-        looks: The questions, by name.
+        questions: Some of :data:`LOOKS`.
 
     Returns:
         At least one finding of each look.
@@ -128,7 +128,7 @@ def look_over(
             patient.window.size(batch)
         except PplGenError as error:  # a loop that picks its rows, of which not all can be shown
             return _not_made(f"{str(error)[:1].upper()}{str(error)[1:]}.")
-        for name, look in looks.items():
+        for name, look in questions.items():
             found += _answer(name, look, patient)
             if name == "finite" and found[-1].status == "fail":
                 patient = _without(patient, {int(row) for row in found[-1].details["rows"]})
@@ -151,7 +151,7 @@ def before_a_fit(
         seed=seed,
         numbers=numbers,
         whole=_whole(batches),
-        looks={name: look for name, look in LOOKS.items() if name not in NEVER_FAIL},
+        questions={name: look for name, look in LOOKS.items() if name not in NEVER_FAIL},
     )
     # Where there is nothing to fit, the fit says so itself.
     failed = [finding for finding in found if finding.status == "fail" and finding.figure > 0]

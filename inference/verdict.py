@@ -120,7 +120,6 @@ class Verdict:
         way or a code that says nothing. What the story lacks moves its posterior as well, and makes
         it harder to follow: it comes before what is said of the guide.
         """
-
         return tuple(sorted(self.of(status), key=_place))
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pyro.infer.autoguide import AutoGuide, AutoIAFNormal, AutoMultivariateNormal
@@ -39,6 +39,7 @@ class Advice:
         prior: By which the latents of new rows are more like those of the data.
         labels: What a story with labels can change besides, in brackets; else empty.
         amortised: Whether an encoder reads the latents of a row off its data.
+        covariance: By which components of a mixture have shapes of their own; empty if they have.
     """
 
     correlations: str = "draw its latents together, from a MultivariateNormal or through a flow"
@@ -47,10 +48,17 @@ class Advice:
     prior: str = "give the latents a prior that can follow the data's, or the scale they have"
     labels: str = ""
     amortised: bool = True
+    covariance: str = ""
 
     @classmethod
     def of(cls, run: Run) -> Advice:
-        """That for the guide of a run."""
+        """That for the guide of a run, and the shapes of its components."""
+        tied = asked_for(run, "covariance") not in (None, "full")
+        shapes = "take covariance='full', by which each component has a shape of its own"
+        return replace(cls._of_guide(run), covariance=shapes * tied)
+
+    @classmethod
+    def _of_guide(cls, run: Run) -> Advice:
         posterior, guide = asked_for(run, "posterior"), run.pair.guide
         alone = run.structure.keeps_rows or isinstance(guide, AutoGuide)
         amortised = run.structure.has_codes and not alone

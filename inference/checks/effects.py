@@ -114,6 +114,8 @@ class Effects:
 
     def take(self, drawn: Tensor) -> None:
         """Add replicates, ``(S, N, E)``."""
+        if self.follows and not self.looks:
+            return
         rows = torch.where(self.data.isnan(), torch.nan, _condensed(drawn)).double()
         left = self._left(rows) if self.begun else self._first_left(rows)
         self.begun = True

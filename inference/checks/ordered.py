@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ppl_gen.inference.checks.look import LIMITS, Drawn, Look
-from ppl_gen.inference.checks.statistic import LEADS, Statistic
+from ppl_gen.inference.checks.statistic import LEADS, Limits, Statistic
 from ppl_gen.inference.estimators.contrasts import LEVELS
 from ppl_gen.inference.estimators.replicates import beyond_chance
 from ppl_gen.inference.estimators.rhythms import LEAST_ROWS, Waves, neighbours, waves_along
 from ppl_gen.inference.estimators.splits import Splits, splits_along
 
 IN_FILE = "in the order of the data"
+SORTED: Limits = (LIMITS[0], math.inf)  # of an order that says nothing if rows were sorted
 AS_GOOD = 0.95  # what a step explains of what a curve does, for it to be a step
 LAGS = range(2, 15)  # rows before; one is looked at as all that is given of a row
 MOST_NUMBERS = 5_000_000  # that what was given before may take
@@ -128,11 +129,7 @@ class ComesBack:
 
     def compared(self, site: str, own: Tensor, drawn: Tensor) -> list[Statistic]:
         value, chance = (_odds(power.amax(1)).sqrt() for power in (own, drawn))
-        wave = int(own[0].argmax())
-        period, times = self.waves.period(wave)
-        in_file = self.along == IN_FILE
-        if in_file and times > 1:  # what it may be a part of has no name there
-            period, times = float(self.waves.periods[wave]), 1
+        in_file, (period, times) = self.along == IN_FILE, self._period(own)
         length = f"{period:.0f}" if period.is_integer() else f"{period:.3g}"
         of = "the rows" if in_file else self.along.removeprefix("along ")
         swing = 2 * 2**0.5 * value.item()
@@ -140,23 +137,11 @@ class ComesBack:
         mend = f"Let {site} come back every {length} of {of}: by a sine and a cosine{part}"
         if self.waves.whole and not in_file and period.is_integer():
             mend += f", or with a level for each {of} modulo {length}"
-        return [
-            Statistic(
-                f"rhythm of {site} {self.along}",
-                "of what is left open",
-                LIMITS,
-                value.item(),
-                chance,
-                distance=beyond_chance(value[0], chance),
-                where=f"every {length} of {of}: the data rise and fall by {swing:.2g}",
-                mend=f"{mend}.",
-                site=site,
-                lead=LEADS.index("mean"),
-            )
-        ]
+        where = f"every {length} of {of}: the data rise and fall by {swing:.2g}"
+        return [_explains(f"rhythm of {site} {self.along}", value, chance, where, f"{mend}.", site)]
 
     def against(self, own: Tensor, drawn: Tensor, left: Tensor) -> Drawn:
-        period, _ = self.waves.period(int(own[0].argmax()))
+        period, _ = self._period(own)
         name = self.along.removeprefix("along ").removeprefix("in ")
         return (
             f"{name} modulo {period:.3g}",
@@ -164,6 +149,14 @@ class ComesBack:
             torch.zeros_like(left),
             "none",
         )
+
+    def _period(self, own: Tensor) -> tuple[float, int]:
+        """That of the strongest wave; what it may be a part of has no name in the order of rows."""
+        wave = int(own[0].argmax())
+        period, times = self.waves.period(wave)
+        if self.along == IN_FILE and times > 1:
+            return float(self.waves.periods[wave]), 1
+        return period, times
 
 
 @dataclass(frozen=True)
@@ -182,8 +175,7 @@ class Jumps:
         shares, chances = (found.square().mean(2) for found in (own, drawn))
         value, chance = (_odds(s[:, :-1].amax(1)).sqrt() for s in (shares, chances))
         curve, by_chance = (_odds(s[:, -1]).sqrt() for s in (shares, chances))
-        distance = beyond_chance(value[0], chance)
-        if distance < AS_GOOD * beyond_chance(curve[0], by_chance):
+        if beyond_chance(value[0], chance) < AS_GOOD * beyond_chance(curve[0], by_chance):
             return []
         at = int(shares[0, :-1].argmax())
         part = self.splits.below[at].item() / len(self.splits.order)
@@ -192,23 +184,15 @@ class Jumps:
         height = value.item() / (part * (1 - part)) ** 0.5
         in_file, where = self.along == IN_FILE, self._where(at)
         level = f"let {site} have another level {where}"
-        return [
-            Statistic(
-                f"step of {site} {self.along}",
-                "of what is left open",
-                (LIMITS[0], math.inf) if in_file else LIMITS,
-                value.item(),
-                chance,
-                distance=distance,
-                where=f"{where}: the data {height:.2g} {'higher' if up else 'lower'}",
-                mend=f"If rows have an order, as time gives them, {level}; if they were sorted, "
-                "this says nothing."
-                if in_file
-                else f"{level[0].upper()}{level[1:]}, or see what changed there.",
-                site=site,
-                lead=LEADS.index("step"),
-            )
-        ]
+        where = f"{where}: the data {height:.2g} {'higher' if up else 'lower'}"
+        mend = (
+            f"If rows have an order, as time gives them, {level}; if they were sorted, this says "
+            "nothing."
+            if in_file
+            else f"{level[0].upper()}{level[1:]}, or see what changed there."
+        )
+        found = _explains(f"step of {site} {self.along}", value, chance, where, mend, site, "step")
+        return [replace(found, limits=SORTED) if in_file else found]
 
     def against(self, own: Tensor, drawn: Tensor, left: Tensor) -> Drawn:
         at = int(own[0].square().mean(1)[:-1].argmax())
@@ -240,20 +224,10 @@ class ActsLater:
         at = int(shares[0].argmax())
         name, label, lag = self.labels[at]
         found = own[0, at]
-        return [
-            Statistic(
-                f"mean of {site} by what was given some rows before",
-                "of what is left open",
-                LIMITS,
-                value.item(),
-                chance,
-                distance=beyond_chance(value[0], chance),
-                where=f"{label}: correlation {found[found.abs().argmax()].item():+.2f}",
-                mend=f"Let {site} depend on {name} of {lag} rows before, too.",
-                site=site,
-                lead=LEADS.index("mean"),
-            )
-        ]
+        where = f"{label}: correlation {found[found.abs().argmax()].item():+.2f}"
+        mend = f"Let {site} depend on {name} of {lag} rows before, too."
+        told = f"mean of {site} by what was given some rows before"
+        return [_explains(told, value, chance, where, mend, site)]
 
     def against(self, own: Tensor, drawn: Tensor, left: Tensor) -> Drawn:
         at = int(own[0].square().mean(1).argmax())
@@ -273,7 +247,6 @@ class Follows:
 
     def compared(self, site: str, own: Tensor, drawn: Tensor) -> list[Statistic]:
         in_file, name = self.along == IN_FILE, self.along.removeprefix("along ")
-        seen = own.item()
         mend = (
             "If rows have an order, as time gives them, let the story know of it; if they were "
             "sorted, this says nothing."
@@ -281,20 +254,10 @@ class Follows:
             else f"Let rows of {site} that lie near each other along {name} be alike, as by a "
             "curve or a random walk."
         )
-        return [
-            Statistic(
-                f"correlation of rows of {site} that follow each other"
-                + ("" if in_file else f" {self.along}"),
-                "of correlation",
-                (LIMITS[0], math.inf) if in_file else LIMITS,
-                _above(seen, drawn),
-                drawn,
-                where=f"of the data {seen:.2f}, made {drawn.mean():.2f}",
-                mend=mend,
-                site=site,
-                lead=LEADS.index("mean"),
-            )
-        ]
+        told = f"correlation of rows of {site} that follow each other"
+        if in_file:
+            return [replace(_correlates(told, own.item(), drawn, mend, site), limits=SORTED)]
+        return [_correlates(f"{told} {self.along}", own.item(), drawn, mend, site)]
 
     def against(self, own: Tensor, drawn: Tensor, left: Tensor) -> Drawn:
         before = torch.full_like(left, math.nan)
@@ -314,27 +277,52 @@ class OfOne:
         return neighbours(x[:, self.order], self.same)
 
     def compared(self, site: str, own: Tensor, drawn: Tensor) -> list[Statistic]:
-        seen = own.item()
-        return [
-            Statistic(
-                f"correlation of rows of {site} of one {self.column}",
-                "of correlation",
-                LIMITS,
-                _above(seen, drawn),
-                drawn,
-                where=f"of the data {seen:.2f}, made {drawn.mean():.2f}",
-                mend=f"Let each {self.column} have a level of {site} of its own, of a law that all "
-                "share; if it is no name but a number, let rows near each other along it be alike.",
-                site=site,
-                lead=LEADS.index("mean"),
-            )
-        ]
+        told = f"correlation of rows of {site} of one {self.column}"
+        mend = (
+            f"Let each {self.column} have a level of {site} of its own, of a law that all share; "
+            "if it is no name but a number, let rows near each other along it be alike."
+        )
+        return [_correlates(told, own.item(), drawn, mend, site)]
 
     def against(self, own: Tensor, drawn: Tensor, left: Tensor) -> Drawn:
         before = torch.full_like(left, math.nan)
         before[self.order[1:]] = torch.where(self.same, left[self.order[:-1]], math.nan)
         name = f"what is left of another row of its {self.column}"
         return name, before, torch.zeros_like(left), "none"
+
+
+def _explains(
+    name: str, value: Tensor, chance: Tensor, where: str, mend: str, site: str, lead: str = "mean"
+) -> Statistic:
+    """What something explains of the data, ``(1,)``, and of replicates, ``(S,)``."""
+    distance = beyond_chance(value[0], chance)
+    return Statistic(
+        name,
+        "of what is left open",
+        LIMITS,
+        value.item(),
+        chance,
+        distance=distance,
+        where=where,
+        mend=mend,
+        site=site,
+        lead=LEADS.index(lead),
+    )
+
+
+def _correlates(name: str, seen: float, drawn: Tensor, mend: str, site: str) -> Statistic:
+    """How alike rows of the data are, and of replicates, ``(S,)``."""
+    return Statistic(
+        name,
+        "of correlation",
+        LIMITS,
+        _above(seen, drawn),
+        drawn,
+        where=f"of the data {seen:.2f}, made {drawn.mean():.2f}",
+        mend=mend,
+        site=site,
+        lead=LEADS.index("mean"),
+    )
 
 
 def _above(seen: float, drawn: Tensor) -> float:

@@ -78,10 +78,10 @@ def prior_predictive(subject: Subject) -> Finding:
     What is given are the columns that the story takes and does not observe, now or up to 14 rows
     before. Statistics by it and those below are of what the story leaves of the observations, and
     show an effect that it lacks, see :class:`ppl_gen.inference.checks.effects.Effects`; what is
-    expected of a row is one more such column. Steps,
-    rhythms and rows that follow each other are looked at in the order of the data as well; that
-    rows are alike there, or jump, as sorted ones do, never fails. The last is beyond the share of
-    its neighbours, or of every number, see :class:`ppl_gen.inference.checks.heaps.Heaps`.
+    expected of a row is one more such column. Steps, rhythms and rows that follow each other are
+    looked at in the order of the data as well; that rows are alike there, or jump, as sorted ones
+    do, never fails. The last is beyond the share of its neighbours, or of every number, see
+    :class:`ppl_gen.inference.checks.heaps.Heaps`.
 
     What one row does to a statistic is its deviation over resampled rows times the root of their
     number, which of the mean is the deviation of the data. Whole numbers of up to 20 different
@@ -266,10 +266,8 @@ def _remedy(one: Compared, subject: Subject, from_prior: bool) -> str:
     if one.lead == LEADS.index("skewness") and law not in advice.SYMMETRIC:
         mend = f"Take a law for {one.site} that is {'more' if more else 'less'} skewed than {law}."
         return "" if law in advice.OF_ONE_NUMBER else mend
-    if advice.asked_for(run, "covariance") not in (None, "full") and (
-        of_law or one.name.startswith("correlations")
-    ):
-        return "Take covariance='full', by which each component has a shape of its own."
+    if change.covariance and (of_law or one.name.startswith("correlations")):
+        return f"{advice.sentence(change.covariance)}."
     if one.mend and not (of_law and law in advice.OF_ONE_NUMBER):
         return one.mend
     if one.name.startswith("share of 0 ") and more and law in advice.COUNTS:

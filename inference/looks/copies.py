@@ -15,7 +15,6 @@ NAME = "copies"
 ROWS, NUMBERS = 100_000, 100  # rows that are looked at, and numbers of a row
 LEAST, SHARE = 5, 0.02  # copies, and their share of the rows, from which on it warns
 TIMES = 10  # as often as independent columns would make them
-EQUAL = 1e-12  # of numbers between -1 and 1, what rounding makes of no difference
 REAL = 0.5  # share of its rows that have a number of their own in a column of real numbers
 
 
@@ -29,12 +28,14 @@ def copies(patient: Patient) -> list[Finding]:
     """
     batch = [column for column in patient.whole if is_column(column, patient.whole)]
     if not batch or sum(math.prod(column.shape[1:]) for column in batch) > NUMBERS:
-        return [well(NAME, "Rows of many numbers were not compared.", "rows")]
+        return [
+            well(NAME, "Rows were not compared: they are not at hand, or of many numbers.", "rows")
+        ]
     shown = [column.detach()[:ROWS].flatten(1) if column.dim() > 1 else column.detach()[:ROWS, None]
              for column in batch]  # fmt: skip
     rows = torch.cat([numbers.cpu().double() for numbers in shown], 1).nan_to_num(math.pi)
-    same = _copies(rows)
-    unlike = len(rows) - same
+    unlike = len(rows.unique(dim=0))
+    same = len(rows) - unlike
     if same < max(LEAST, SHARE * len(rows)) or not _has_real(rows, unlike):
         return [well(NAME, "Hardly a row is a copy of another.", "rows")]
     if same < TIMES * _by_chance(rows):
@@ -50,13 +51,6 @@ def copies(patient: Patient) -> list[Finding]:
             status="warn",
         )
     ]
-
-
-def _copies(rows: Tensor) -> int:
-    """How many rows are the same as one before, which is seen in one direction drawn at random."""
-    direction = torch.randn(rows.shape[1], 1, generator=torch.Generator().manual_seed(0)).double()
-    along = (rows @ (direction / rows.abs().amax(0).clamp_min(1e-300)[:, None]))[:, 0]
-    return int((along.sort().values.diff() < EQUAL).sum())
 
 
 def _has_real(rows: Tensor, unlike: int) -> bool:

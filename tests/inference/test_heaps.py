@@ -161,6 +161,8 @@ def test_the_doctor_names_numbers_in_another_unit_and_rows_entered_twice() -> No
     assert finding.meaning == "30 of 180 rows are copies of others, number for number."
     others = torch.cat([x, x[:30]]), torch.cat([y, y[:30] + 1e-3])
     assert pg.doctor((seen, "AutoNormal"), others)["copies"].status == "pass"
+    one_far = torch.cat([x, torch.full((1, 2), 1e20)]), torch.cat([y, torch.tensor([1e20])])
+    assert pg.doctor((seen, "AutoNormal"), one_far)["copies"].status == "pass"
     counts = (x > 0).float(), (y > 0).float()
     assert pg.doctor((seen, "AutoNormal"), counts)["copies"].status == "pass"
     coarse = (2 * x).round(), (2 * y).round()

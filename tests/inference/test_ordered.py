@@ -8,6 +8,9 @@ from test_effects import HOURS, LEVEL, NOISE, SCHOOL, drawn, replicated
 from torch import Tensor
 from torch.testing import assert_close
 
+import ppl_gen as pg
+from ppl_gen.inference.checks.advice import Advice
+from ppl_gen.inference.checks.doctor import summary
 from ppl_gen.inference.checks.look import AGAINST, MEANT
 from ppl_gen.inference.checks.ordered import (
     LAGS,
@@ -19,7 +22,11 @@ from ppl_gen.inference.checks.ordered import (
     row_before,
     taken,
 )
+from ppl_gen.inference.checks.predictive import posterior_predictive
+from ppl_gen.inference.checks.subject import Subject
 from ppl_gen.inference.estimators.splits import splits_along
+from ppl_gen.inference.looks.sentences import fault
+from ppl_gen.models import GMM
 
 WELL = LEVEL[SCHOOL] + 0.5 * HOURS + NOISE
 PLACE = torch.arange(400)
@@ -167,3 +174,28 @@ def test_groups_of_rows_before_are_looked_at_one_by_one() -> None:
     assert look.of(drawn(2, 200, 1).double()).shape == (2, 3 * len(LAGS), 1)
     assert later({"shop": torch.ones(200)}, torch.arange(200)) == []
     assert later({"shop": group[:40]}, torch.arange(40)) == []
+
+
+def test_the_picture_of_a_rhythm_turns_as_often_as_is_said() -> None:
+    """Every 12.5 rows, of which 25 would be two turns."""
+    finding = replicated(WELL + 1.2 * (2 * math.pi * PLACE / 12.5).sin())
+
+    assert "every 12.5 of the rows" in finding.meaning
+    assert f"{AGAINST}the order of the data modulo 12.5" in finding.details
+
+
+def test_components_of_one_shape_are_told_that_they_may_have_their_own() -> None:
+    labels = torch.arange(300) % 2
+    x = drawn(300, 2) * torch.tensor([[3.0, 0.3], [0.3, 3.0]])[labels] + 8.0 * labels[:, None]
+    tied = pg.fit(GMM((2,), 2, covariance="tied"), x, method="em", progress=False)
+    full = pg.fit(GMM((2,), 2), x, method="em", progress=False)
+
+    assert "covariance='full'" in posterior_predictive(Subject(tied, x, draws=100)).remedy
+    assert posterior_predictive(Subject(full, x, draws=100)).status == "pass"
+    assert Advice.of(full).covariance == ""
+
+
+def test_an_unused_weight_is_no_fault_that_a_verdict_begins_with() -> None:
+    found = fault("gradients", 1, "parameters", "One.", "", status="warn")
+    assert not summary((found,)).of_story
+    assert summary((found, fault("weights", 1, "sites", "Two.", "", status="warn"))).of_story
