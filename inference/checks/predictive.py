@@ -263,11 +263,11 @@ def _remedy(one: Compared, subject: Subject, from_prior: bool) -> str:
     law = run.structure.sites[one.site].law if one.site else ""
     more = one.replicated < one.observed  # whether the data have more of it
     of_law = one.lead in (LEADS.index(kind) for kind in ("scatter", "skewness", "tails"))
+    if change.covariance and (of_law or one.name.startswith("correlations")):
+        return f"{advice.sentence(change.covariance)}."
     if one.lead == LEADS.index("skewness") and law not in advice.SYMMETRIC:
         mend = f"Take a law for {one.site} that is {'more' if more else 'less'} skewed than {law}."
         return "" if law in advice.OF_ONE_NUMBER else mend
-    if change.covariance and (of_law or one.name.startswith("correlations")):
-        return f"{advice.sentence(change.covariance)}."
     if one.mend and not (of_law and law in advice.OF_ONE_NUMBER):
         return one.mend
     if one.name.startswith("share of 0 ") and more and law in advice.COUNTS:
